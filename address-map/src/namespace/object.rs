@@ -1,0 +1,156 @@
+//! Objects behind regular files: their addresses, and what happens to them when files are written and deleted.
+
+use crate::attr::{FileKind, Timestamp};
+use crate::error::{Refusal, Result};
+use crate::ids::{Ino, PoolId, TenantId};
+use crate::key;
+use crate::record::{Garbage, Inode, Layout, ObjectRef};
+use crate::shard::{Records, Txn};
+
+/// Inodes per sub-directory of a pool, as a power of two: neighbours in creation share a directory.
+const INODES_PER_GROUP_BITS: u32 = 12;
+
+/// What the keys of all objects of a tenant begin with, as a directory.
+pub fn tenant_prefix(tenant: TenantId) -> String {
+    format!("{:08x}", tenant.0)
+}
+
+/// The object of a new file: opaque, unique for ever because inode numbers are never reused.
+pub fn address(tenant: TenantId, pool: PoolId, ino: Ino) -> ObjectRef {
+    ObjectRef { pool, key: format!("{}/{:x}/{:x}", tenant_prefix(tenant), ino.0 >> INODES_PER_GROUP_BITS, ino.0) }
+}
+
+/// What a backing file says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackingFacts {
+    /// Size, bytes.
+    pub size: u64,
+    /// Allocated units of 512 bytes.
+    pub blocks: u64,
+    /// Last change of contents.
+    pub mtime: Timestamp,
+    /// Last change of anything.
+    pub ctime: Timestamp,
+}
+
+impl BackingFacts {
+    /// The inode of a volatile file as it is at this moment.
+    pub fn overlay(&self, inode: &mut Inode) {
+        inode.size = self.size;
+        inode.blocks = self.blocks;
+        inode.mtime = inode.mtime.max(self.mtime);
+        inode.ctime = inode.ctime.max(self.ctime);
+    }
+}
+
+/// Marks a file as possibly being written: from now on its size and times are those of its object.
+pub fn open_for_write(txn: &mut Txn<'_>, ino: Ino) -> Result<Inode> {
+    let mut inode = need_file(txn, ino)?;
+    if !inode.dirty {
+        inode.dirty = true;
+        txn.put_inode(ino, &inode);
+    }
+    Ok(inode)
+}
+
+/// Takes over what the object of a volatile file says; `still_open` leaves it volatile.
+pub fn settle(txn: &mut Txn<'_>, ino: Ino, facts: &BackingFacts, still_open: bool) -> Result<Inode> {
+    let mut inode = need_file(txn, ino)?;
+    if !inode.dirty {
+        return Ok(inode);
+    }
+    txn.recharge_fact(inode.size, facts.size)?;
+    facts.overlay(&mut inode);
+    inode.dirty = still_open;
+    txn.put_inode(ino, &inode);
+    Ok(inode)
+}
+
+/// Charges the quota for a file about to grow to `size` bytes. Never shrinks.
+pub fn grow(txn: &mut Txn<'_>, ino: Ino, size: u64) -> Result<()> {
+    let mut inode = need_file(txn, ino)?;
+    if size > i64::MAX as u64 {
+        return Err(Refusal::TooLarge.into());
+    }
+    if size > inode.size {
+        txn.recharge(inode.size, size)?;
+        inode.size = size;
+        inode.dirty = true;
+        txn.put_inode(ino, &inode);
+    }
+    Ok(())
+}
+
+/// Removes an inode that has no name and no user: its record, attributes and extents, and its objects become garbage.
+pub fn purge(txn: &mut Txn<'_>, ino: Ino, inode: &Inode) -> Result<()> {
+    let tenant = txn.tenant();
+    let mut doomed = vec![key::inode(tenant, ino), key::orphan(tenant, ino)];
+    if inode.has_xattrs {
+        collect_keys(txn, &key::xattrs(tenant, ino), &mut doomed)?;
+    }
+    match &inode.layout {
+        Layout::None | Layout::Inline(_) => {}
+        Layout::Object(object) => discard(txn, object),
+        Layout::Extents => super::extent::remove_all(txn, ino)?,
+    }
+    doomed.into_iter().for_each(|key| txn.delete(key));
+    let head = txn.head()?;
+    head.usage.inodes = head.usage.inodes.saturating_sub(1);
+    head.usage.bytes = head.usage.bytes.saturating_sub(inode.charged_bytes());
+    Ok(())
+}
+
+/// Purges an inode that lost its last name while it was open. Answers its object, if it was there.
+pub fn purge_orphan(txn: &mut Txn<'_>, ino: Ino) -> Result<bool> {
+    match txn.inode(ino)? {
+        Some(inode) if inode.nlink == 0 => purge(txn, ino, &inode).map(|()| true),
+        _ => Ok(false),
+    }
+}
+
+/// Every inode that is kept only because somebody had it open.
+pub fn orphans<R: Records>(records: &R) -> Result<Vec<Ino>> {
+    let mut found = Vec::new();
+    records.scan_prefix(&key::kind_prefix(records.tenant(), key::Kind::Orphan), &mut |key, _| {
+        found.extend(key::parse_number(key).map(Ino));
+        Ok(true)
+    })?;
+    Ok(found)
+}
+
+/// Notes that an object is no longer needed.
+pub fn discard(txn: &mut Txn<'_>, object: &ObjectRef) {
+    let garbage = Garbage { not_before: txn.now() };
+    txn.put(key::garbage(txn.tenant(), object), &garbage);
+}
+
+/// Up to `most` objects that are no longer needed.
+pub fn garbage<R: Records>(records: &R, most: usize) -> Result<Vec<ObjectRef>> {
+    let mut found = Vec::new();
+    records.scan_prefix(&key::kind_prefix(records.tenant(), key::Kind::Garbage), &mut |key, _| {
+        found.extend(key::parse_garbage(key));
+        Ok(found.len() < most)
+    })?;
+    Ok(found)
+}
+
+/// Notes that an object has been deleted from its pool.
+pub fn swept(txn: &mut Txn<'_>, object: &ObjectRef) {
+    txn.delete(key::garbage(txn.tenant(), object));
+}
+
+pub(super) fn collect_keys(txn: &Txn<'_>, prefix: &[u8], into: &mut Vec<key::Key>) -> Result<()> {
+    txn.scan_prefix(prefix, &mut |key, _| {
+        into.push(key::Key::from_slice(key));
+        Ok(true)
+    })
+}
+
+fn need_file(txn: &Txn<'_>, ino: Ino) -> Result<Inode> {
+    let inode = txn.need_inode(ino)?;
+    match inode.kind {
+        FileKind::File => Ok(inode),
+        FileKind::Directory => Err(Refusal::IsDirectory.into()),
+        _ => Err(Refusal::Invalid.into()),
+    }
+}

@@ -1,0 +1,442 @@
+//! The messages themselves.
+//!
+//! A session begins with [`ToController::Hello`] and [`ToVmds::Welcome`] (or [`ToVmds::Refused`], after which the
+//! socket is closed). From then on requests are multiplexed: each carries a number, replies come in any order.
+
+use bincode::{Decode, Encode};
+
+use crate::attr::{Attr, AttrChange, Caller, FileKind};
+use crate::error::Refusal;
+use crate::ids::{NodeId, Slot};
+use crate::name::Name;
+
+/// Oldest protocol version this side speaks.
+pub const PROTOCOL_MIN: u16 = 1;
+/// Newest protocol version this side speaks.
+pub const PROTOCOL_MAX: u16 = 1;
+
+/// What a VMDS says.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum ToController {
+    /// First frame of a session.
+    Hello(Hello),
+    /// A question or an order.
+    Request {
+        /// Chosen by the VMDS, unique among those in flight.
+        id: u64,
+        /// What is wanted.
+        call: Call,
+    },
+    /// Everything named by the invalidation `fence` is forgotten, by the VMDS and by the kernel.
+    Forgotten {
+        /// Number of the invalidation.
+        fence: u64,
+    },
+    /// No handle of this mount uses the inode any more and its leased descriptors are closed.
+    LeaseDropped {
+        /// The inode.
+        node: NodeId,
+    },
+}
+
+/// What a controller says.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum ToVmds {
+    /// The session is open.
+    Welcome(Welcome),
+    /// The session is not opened; the socket closes.
+    Refused {
+        /// Why, for the log.
+        reason: String,
+    },
+    /// The answer to a request. A descriptor rides along when the answer says so.
+    Reply {
+        /// Number of the request.
+        id: u64,
+        /// Its result.
+        result: Result<Answer, Refusal>,
+    },
+    /// Somebody else changed something: forget it, then answer [`ToController::Forgotten`].
+    Stale {
+        /// Number of this invalidation.
+        fence: u64,
+        /// What to forget.
+        items: Vec<Stale>,
+    },
+    /// The inode has lost its last name; drop its lease as soon as no handle uses it.
+    Orphaned {
+        /// The inode.
+        node: NodeId,
+    },
+}
+
+/// The opening of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    /// Oldest protocol version spoken.
+    pub protocol_min: u16,
+    /// Newest protocol version spoken.
+    pub protocol_max: u16,
+    /// Software version, for the log.
+    pub software: String,
+}
+
+/// The answer to [`Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Welcome {
+    /// Protocol version of this session.
+    pub protocol: u16,
+    /// The tenant's name, for logs only.
+    pub tenant: String,
+    /// How often a VMDS has been started for this mount; from 2 on the kernel is asked to resend.
+    pub generation: u32,
+    /// How the mount behaves.
+    pub options: SessionOptions,
+}
+
+/// How a VMDS shall serve its mount.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SessionOptions {
+    /// How long the kernel may keep entries and attributes of the tenant's own tree, milliseconds. Changes by
+    /// others are pushed, so this may be long. Entries of shares are always asked for anew.
+    pub ttl_ms: u64,
+    /// Most attributes and most entries kept in the VMDS's cache, each.
+    pub cache_entries: u32,
+    /// Most leases kept, each with one open descriptor.
+    pub leases_max: u32,
+    /// The tenant has a quota of bytes: writes are seen by the VMDS instead of passing straight to the file.
+    pub metered: bool,
+}
+
+/// What a VMDS asks for. Mutations answer with the attributes as they are afterwards.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Call {
+    /// The inode behind a name. → [`Answer::Found`]
+    Lookup {
+        /// Directory.
+        parent: NodeId,
+        /// Name in it.
+        name: Name,
+    },
+    /// Attributes. → [`Answer::Attr`]
+    Getattr {
+        /// Inode.
+        node: NodeId,
+    },
+    /// Changes attributes; a change of size cuts or extends the backing file. → [`Answer::Attr`]
+    Setattr {
+        /// Inode.
+        node: NodeId,
+        /// Who asks.
+        caller: Caller,
+        /// What to change.
+        change: AttrChange,
+    },
+    /// Target of a symbolic link. → [`Answer::Bytes`]
+    Readlink {
+        /// Inode.
+        node: NodeId,
+    },
+    /// Makes a file, directory, symlink, pipe, socket or device. → [`Answer::Made`]
+    Make {
+        /// Directory.
+        parent: NodeId,
+        /// Name to make.
+        name: Name,
+        /// Who asks.
+        caller: Caller,
+        /// Permission bits, the umask already applied.
+        mode: u32,
+        /// What to make.
+        what: Make,
+    },
+    /// Makes a regular file and opens it for reading and writing. → [`Answer::Created`], with a descriptor
+    Create {
+        /// Directory.
+        parent: NodeId,
+        /// Name to make.
+        name: Name,
+        /// Who asks.
+        caller: Caller,
+        /// Permission bits, the umask already applied.
+        mode: u32,
+    },
+    /// Another name for an inode. → [`Answer::Made`]
+    Link {
+        /// Inode.
+        node: NodeId,
+        /// Directory of the new name.
+        parent: NodeId,
+        /// New name.
+        name: Name,
+    },
+    /// Removes a name of anything but a directory. → [`Answer::Removed`]
+    Unlink {
+        /// Directory.
+        parent: NodeId,
+        /// Name to remove.
+        name: Name,
+    },
+    /// Removes an empty directory. → [`Answer::Removed`]
+    Rmdir {
+        /// Directory that holds it.
+        parent: NodeId,
+        /// Name to remove.
+        name: Name,
+    },
+    /// Moves a name. → [`Answer::Renamed`]
+    Rename {
+        /// Directory.
+        parent: NodeId,
+        /// Name.
+        name: Name,
+        /// Directory to move to.
+        new_parent: NodeId,
+        /// Name there.
+        new_name: Name,
+        /// What to do when it is taken.
+        mode: RenameMode,
+    },
+    /// A page of a directory. → [`Answer::Page`]
+    List {
+        /// Directory.
+        node: NodeId,
+        /// Entries whose cookie is larger; 0 begins.
+        after: u64,
+    },
+    /// Value of an extended attribute. → [`Answer::Bytes`]
+    Getxattr {
+        /// Inode.
+        node: NodeId,
+        /// Attribute.
+        name: Vec<u8>,
+    },
+    /// Names of all extended attributes, each ended by NUL. → [`Answer::Bytes`]
+    Listxattr {
+        /// Inode.
+        node: NodeId,
+    },
+    /// Sets an extended attribute. → [`Answer::Attr`]
+    Setxattr {
+        /// Inode.
+        node: NodeId,
+        /// Attribute.
+        name: Vec<u8>,
+        /// Value.
+        value: Vec<u8>,
+        /// Whether it must or must not exist.
+        mode: XattrMode,
+    },
+    /// Removes an extended attribute. → [`Answer::Attr`]
+    Removexattr {
+        /// Inode.
+        node: NodeId,
+        /// Attribute.
+        name: Vec<u8>,
+    },
+    /// Space and inodes, of the tree the inode belongs to. → [`Answer::Statfs`]
+    Statfs {
+        /// Inode.
+        node: NodeId,
+    },
+    /// A descriptor of the file's bytes, kept until dropped. → [`Answer::Leased`], with a descriptor
+    Lease {
+        /// Inode.
+        node: NodeId,
+        /// For writing too: the inode is volatile from now until [`Call::CloseWrite`].
+        write: bool,
+    },
+    /// The last handle that could write is closed: take size and times from the file. → [`Answer::Attr`]
+    CloseWrite {
+        /// Inode.
+        node: NodeId,
+    },
+    /// The file is about to grow to `size` bytes: charge the quota. → [`Answer::Done`]
+    Grow {
+        /// Inode.
+        node: NodeId,
+        /// New size, bytes.
+        size: u64,
+    },
+    /// Makes everything about the inode that was acknowledged survive a power loss; the VMDS has already made the
+    /// bytes durable. → [`Answer::Done`]
+    Sync {
+        /// Inode.
+        node: NodeId,
+    },
+}
+
+/// What [`Call::Make`] makes.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Make {
+    /// An empty regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link to these bytes.
+    Symlink(Vec<u8>),
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device.
+    CharDevice(u32),
+    /// A block device.
+    BlockDevice(u32),
+}
+
+/// What a rename does when the new name is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum RenameMode {
+    /// Replaces it.
+    Replace,
+    /// Refuses (`RENAME_NOREPLACE`).
+    NoReplace,
+    /// Swaps both; both must exist (`RENAME_EXCHANGE`).
+    Exchange,
+}
+
+/// Whether an extended attribute must exist before it is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum XattrMode {
+    /// Either way.
+    Set,
+    /// It must not (`XATTR_CREATE`).
+    Create,
+    /// It must (`XATTR_REPLACE`).
+    Replace,
+}
+
+/// An inode and its attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NodeAttr {
+    /// The inode.
+    pub node: NodeId,
+    /// Its attributes.
+    pub attr: Attr,
+}
+
+/// Answers to [`Call`]s.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Answer {
+    /// Nothing more to say.
+    Done,
+    /// Attributes of the inode asked for.
+    Attr(Attr),
+    /// The inode a name leads to.
+    Found(NodeAttr),
+    /// A name was made.
+    Made {
+        /// The inode it leads to.
+        target: NodeAttr,
+        /// The directory, as it is now.
+        parent: Attr,
+    },
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// A name is gone.
+    Removed {
+        /// The inode it led to, as it is now; `nlink` 0 when it is gone.
+        target: NodeAttr,
+        /// The directory, as it is now.
+        parent: Attr,
+    },
+    /// A name has moved.
+    Renamed {
+        /// The inode that moved.
+        moved: NodeAttr,
+        /// The inode whose name was replaced (`nlink` 0 when it is gone) or exchanged.
+        other: Option<NodeAttr>,
+        /// The directory it left, as it is now.
+        parent: Attr,
+        /// The directory it is in, as it is now (the same one if it stayed).
+        new_parent: Attr,
+    },
+    /// A page of a directory.
+    Page {
+        /// Entries in the order of their cookies.
+        entries: Vec<ListEntry>,
+        /// No entries follow.
+        end: bool,
+    },
+    /// Space and inodes.
+    Statfs(Statfs),
+    /// A file was made; its descriptor rides along.
+    Created {
+        /// The file.
+        file: NodeAttr,
+        /// The directory, as it is now.
+        parent: Attr,
+        /// How to use the descriptor.
+        lease: Lease,
+    },
+    /// A descriptor rides along.
+    Leased {
+        /// The file as it is now.
+        attr: Attr,
+        /// How to use the descriptor.
+        lease: Lease,
+    },
+}
+
+/// An address lease of a `posix` pool: a descriptor and how to use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Lease {
+    /// The descriptor may be written.
+    pub write: bool,
+    /// Number under which the kernel knows the file for passthrough. All opens of the inode name this one; absent:
+    /// no passthrough for this inode.
+    pub backing: Option<u32>,
+}
+
+/// One entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ListEntry {
+    /// Where listing goes on after this entry: stable while entries come and go, at least 3.
+    pub cookie: u64,
+    /// Name.
+    pub name: Name,
+    /// Inode and attributes.
+    pub node: NodeAttr,
+}
+
+impl ListEntry {
+    /// What the entry is.
+    pub fn kind(&self) -> FileKind {
+        self.node.attr.kind
+    }
+}
+
+/// What `statfs` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Statfs {
+    /// Size, bytes.
+    pub bytes: u64,
+    /// Free, bytes.
+    pub bytes_free: u64,
+    /// Inodes.
+    pub inodes: u64,
+    /// Free inodes.
+    pub inodes_free: u64,
+}
+
+/// Something a VMDS and its kernel must forget.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Stale {
+    /// What a name leads to (also that it leads nowhere), and the directory's attributes and listing.
+    Entry {
+        /// Directory.
+        parent: NodeId,
+        /// Name.
+        name: Name,
+    },
+    /// Attributes and extended attributes of an inode; of a directory also every name cached in it and its listing.
+    Inode {
+        /// Inode.
+        node: NodeId,
+        /// What the kernel has cached of its contents too.
+        data: bool,
+    },
+    /// Everything seen through a slot, leases included: the share is gone or has changed its rights.
+    Slot(Slot),
+}

@@ -1,0 +1,12 @@
+//! What a VMDS and the controller say to each other, and how it becomes frames.
+//!
+//! The link is a `SOCK_SEQPACKET` socketpair made by the controller: one frame per packet, file descriptors ride
+//! along with the packet that names them. The socket itself is the tenant's identity; no frame carries one.
+
+mod frame;
+mod socket;
+mod message;
+
+pub use frame::{FrameError, decode, encode};
+pub use socket::{FrameSocket, SocketError};
+pub use message::*;

@@ -1,0 +1,70 @@
+//! Starting a VMDS: the descriptors it gets, and everything it does not get.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+
+/// `/dev/fuse`, in the VMDS.
+const FUSE_FD: i32 = 3;
+/// The socket with the kernel's first request, in the VMDS.
+const INIT_FD: i32 = 4;
+/// The link to the controller, in the VMDS.
+const LINK_FD: i32 = 5;
+
+/// Longest line of a VMDS's log that is passed on, bytes: what a tenant's process says is not trusted.
+const LOG_LINE_MAX: u64 = 4096;
+
+/// What a VMDS inherits.
+pub(super) struct Inheritance {
+    /// `/dev/fuse`.
+    pub device: OwnedFd,
+    /// The socket with the kernel's first request.
+    pub init: OwnedFd,
+    /// The link to the controller.
+    pub link: OwnedFd,
+}
+
+/// Starts a VMDS without environment and other descriptors. It begins by becoming `uid`, which takes every capability
+/// from it: it cannot be started as that uid, because the program may lie where only root can go.
+pub(super) fn spawn(program: &Path, uid: u32, tenant: &str, inheritance: Inheritance) -> io::Result<Child> {
+    let mapping = |parent_fd, child_fd| FdMapping { parent_fd, child_fd };
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .args(["--uid", &uid.to_string()])
+        .fd_mappings(vec![
+            mapping(inheritance.device, FUSE_FD),
+            mapping(inheritance.init, INIT_FD),
+            mapping(inheritance.link, LINK_FD),
+        ])
+        .map_err(io::Error::other)?;
+    let mut child = command.spawn()?;
+    if let Some(log) = child.stderr.take() {
+        let tenant = tenant.to_owned();
+        std::thread::Builder::new().name("vmds-log".into()).spawn(move || pass_on(log, &tenant))?;
+    }
+    Ok(child)
+}
+
+/// Repeats what a VMDS logs, line by line, until it ends.
+fn pass_on(log: ChildStderr, tenant: &str) {
+    let mut log = BufReader::new(log);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match log.by_ref().take(LOG_LINE_MAX).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                let line = String::from_utf8_lossy(line.trim_ascii_end());
+                tracing::info!(target: "vmds", %tenant, "{}", line.escape_debug());
+            }
+        }
+    }
+}

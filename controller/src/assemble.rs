@@ -1,0 +1,50 @@
+//! The composition root: opens the address map and puts the services on top of it.
+
+use std::sync::Arc;
+
+use address_map::clock::SystemClock;
+use address_map::engine::{Committer, Engine, FjallOptions, FjallStore};
+use address_map::ids::ShardId;
+use address_map::map::AddressMap;
+use address_map::shard::Shard;
+use anyhow::Context;
+
+use crate::agent::Agent;
+use crate::config::Config;
+use crate::housekeeping;
+use crate::map_service::PlaneServices;
+use crate::pool::Pools;
+use crate::services::Services;
+use crate::session::DataPlane;
+
+/// Records of the address map kept in memory, for all shards together; a record takes about 200 bytes.
+const CACHED_RECORDS: usize = 512 * 1024;
+/// The engine of the control plane's resources.
+const SYSTEM_ENGINE: &str = "system";
+
+/// Opens the address map and starts the services.
+///
+/// # Errors
+/// The state cannot be opened (in use, damaged, or written by a newer version), or the agent cannot work here.
+pub fn assemble(config: &Config) -> anyhow::Result<(Services, Arc<dyn Engine>)> {
+    let map_dir = config.state_dir.join("map");
+    let store = FjallStore::open(&map_dir, FjallOptions::default())
+        .with_context(|| format!("cannot open the address map in {}", map_dir.display()))?;
+    let system: Arc<dyn Engine> = Arc::new(store.engine(SYSTEM_ENGINE)?);
+    let shards = (0..config.shards)
+        .map(|number| {
+            let engine = Arc::new(store.engine(&format!("shard-{number}"))?);
+            let cached = CACHED_RECORDS / usize::from(config.shards.max(1));
+            Ok(Arc::new(Shard::new(ShardId(number), engine, cached)))
+        })
+        .collect::<address_map::Result<_>>()?;
+    let map = AddressMap::new(shards, Arc::new(SystemClock));
+    // One store, one journal: one committer serves all shards.
+    let committer = Committer::new(system.clone());
+    let plane = Arc::new(DataPlane::new(map, Pools::default(), committer));
+    housekeeping::start(&plane).context("cannot start a thread")?;
+    let agent = Agent::new(plane.clone(), config.vmds.clone(), &config.run_dir)
+        .with_context(|| format!("cannot clean up in {}", config.run_dir.display()))?;
+    let services = Arc::new(PlaneServices::new(plane));
+    Ok((Services { map: services.clone(), mounts: Arc::new(agent), pools: services }, system))
+}

@@ -1,0 +1,5 @@
+//! The `vmdsctl` program. Nothing but the library's entry.
+
+fn main() -> std::process::ExitCode {
+    controller::run_ctl()
+}

@@ -1,0 +1,416 @@
+//! The command line of `vmdsctl`: what can be typed. Nothing here does anything.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::DEFAULT_RUN_DIR;
+use crate::resource::{ByteSize, Kind, SlaClass, Time};
+
+/// Control VMDS: tenants, mounts, shares, pools.
+#[derive(Debug, Parser)]
+#[command(name = "vmdsctl", version, arg_required_else_help = true)]
+pub(super) struct Arguments {
+    /// Where the controller's socket is.
+    #[arg(long, global = true, env = "VMDS_RUN_DIR", default_value = DEFAULT_RUN_DIR, value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// How results are written.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// How long to wait for something to come about, like 30s or 2m.
+    #[arg(long, global = true, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
+    pub timeout: Duration,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For files that are applied again.
+    Yaml,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make, list and delete tenants.
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Mount a tenant's file system at a directory.
+    Mount(MountArguments),
+    /// Unmount a directory.
+    Umount {
+        /// The directory.
+        dir: PathBuf,
+        /// Detach it now, even if it is in use.
+        #[arg(long)]
+        lazy: bool,
+    },
+    /// Add, list and remove storage.
+    #[command(subcommand)]
+    Pool(PoolCommand),
+    /// Share files and directories between tenants.
+    #[command(subcommand)]
+    Share(ShareCommand),
+    /// Say where a file really is.
+    Locate {
+        /// The file, like alpha:/data/train.csv.
+        #[arg(value_name = "TENANT:/PATH", value_parser = parse_tenant_path)]
+        file: TenantPath,
+    },
+    /// Show resources.
+    Get {
+        /// The kind, like tenants.
+        #[arg(value_parser = parse_kind)]
+        kind: Kind,
+        /// Only the one of this name.
+        name: Option<String>,
+    },
+    /// Make resources what a file says.
+    Apply {
+        /// YAML (any number of documents) or JSON; - is the standard input.
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// Wait until they are what they should be.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Delete a resource.
+    Delete {
+        /// The kind, like tenant.
+        #[arg(value_parser = parse_kind)]
+        kind: Kind,
+        /// The name.
+        name: String,
+        /// A tenant: with all of its data, mounts and shares.
+        #[arg(long)]
+        purge: bool,
+        /// A mount: even if it is in use.
+        #[arg(long)]
+        lazy: bool,
+    },
+    /// Show resources and then every change of them, until interrupted.
+    Watch {
+        /// The kind, like mounts.
+        #[arg(value_parser = parse_kind)]
+        kind: Kind,
+        /// Only what changed after this version.
+        #[arg(long, value_name = "VERSION")]
+        from: Option<u64>,
+    },
+    /// Show the controller at a glance.
+    Status,
+    /// Look for contradictions in the address map; exits with 1 if there are any.
+    Check {
+        /// Only this tenant.
+        tenant: Option<String>,
+    },
+    /// Write a completion script.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What to do with tenants.
+#[derive(Debug, Subcommand)]
+pub(super) enum TenantCommand {
+    /// Make a tenant.
+    Create(TenantArguments),
+    /// List tenants.
+    List,
+    /// Show all about a tenant.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Delete a tenant.
+    Delete {
+        /// Its name.
+        name: String,
+        /// With all of its data, mounts and shares.
+        #[arg(long)]
+        purge: bool,
+    },
+}
+
+/// A tenant to make.
+#[derive(Debug, Args)]
+pub(super) struct TenantArguments {
+    /// Its name: lower-case letters, digits and '-'.
+    pub name: String,
+    /// The pool for its files [default: chosen by the controller].
+    #[arg(long, conflicts_with = "sla_class")]
+    pub pool: Option<String>,
+    /// The kind of storage for its files.
+    #[arg(long, value_parser = parse_sla_class, value_name = "shared|dedicated|high-security")]
+    pub sla_class: Option<SlaClass>,
+    /// Most bytes it may use, like 10GiB.
+    #[arg(long, value_name = "BYTES")]
+    pub quota_bytes: Option<ByteSize>,
+    /// Most files and directories it may have.
+    #[arg(long, value_name = "N")]
+    pub quota_inodes: Option<u64>,
+    /// A user who may mount it and share from it; the first one owns its root directory. Can be repeated.
+    #[arg(long = "owner", value_name = "UID")]
+    pub owners: Vec<u32>,
+    /// Where shares from others appear, made of {owner}, {name} and {share}.
+    #[arg(long, value_name = "TEMPLATE")]
+    pub share_naming: Option<String>,
+}
+
+/// A mount to make.
+#[derive(Debug, Args)]
+pub(super) struct MountArguments {
+    /// Whose file system.
+    pub tenant: String,
+    /// An existing directory.
+    pub dir: PathBuf,
+    /// Nothing can be changed through it.
+    #[arg(long)]
+    pub read_only: bool,
+    /// No program can be run from it.
+    #[arg(long)]
+    pub noexec: bool,
+    /// Reading leaves no access times.
+    #[arg(long)]
+    pub noatime: bool,
+    /// Set-uid bits have their effect.
+    #[arg(long)]
+    pub suid: bool,
+    /// Device nodes have their effect.
+    #[arg(long)]
+    pub dev: bool,
+}
+
+/// What to do with pools.
+#[derive(Debug, Subcommand)]
+pub(super) enum PoolCommand {
+    /// Add storage.
+    Add {
+        /// Its name.
+        name: String,
+        /// A directory that is for VMDS alone.
+        #[arg(long, value_name = "PATH")]
+        posix: PathBuf,
+        /// The host whose disk it is [default: this one].
+        #[arg(long)]
+        host: Option<String>,
+    },
+    /// List pools.
+    List,
+    /// Stop using a pool. Its files stay where they are.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What to do with shares.
+#[derive(Debug, Subcommand)]
+pub(super) enum ShareCommand {
+    /// Show a file or directory of one tenant to another.
+    #[command(group(ArgGroup::new("rights").required(true).args(["ro", "rw"])))]
+    Grant {
+        /// What, like alpha:/data.
+        #[arg(value_name = "FROM:/PATH", value_parser = parse_tenant_path)]
+        from: TenantPath,
+        /// To whom, and optionally where it appears there, like beta or beta:/in/data.
+        #[arg(value_name = "TO[:/PATH]", value_parser = parse_receiver)]
+        to: Receiver,
+        /// To be read only.
+        #[arg(long)]
+        ro: bool,
+        /// To be read and changed.
+        #[arg(long)]
+        rw: bool,
+        /// When it ends: a time from now like 1h, or a time like 2031-05-07T12:00:00Z.
+        #[arg(long, value_name = "WHEN", value_parser = parse_expiry)]
+        expires: Option<Expiry>,
+        /// Its name [default: made from what is shared].
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Take a share back.
+    Revoke {
+        /// Its name, or what is shared like alpha:/data.
+        #[arg(value_name = "NAME|FROM:/PATH")]
+        what: String,
+        /// Only from this tenant.
+        #[arg(value_name = "TO")]
+        to: Option<String>,
+    },
+    /// List shares.
+    List {
+        /// Only those from or to this tenant.
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+}
+
+/// A path of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TenantPath {
+    /// The tenant.
+    pub tenant: String,
+    /// Its path.
+    pub path: String,
+}
+
+/// A tenant, and perhaps a path of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Receiver {
+    /// The tenant.
+    pub tenant: String,
+    /// Its path.
+    pub path: Option<String>,
+}
+
+/// When a share ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// After this time.
+    In(Duration),
+    /// At this time.
+    At(Time),
+}
+
+impl Expiry {
+    /// The time, seen from `now`; `None`: it cannot be counted.
+    pub(super) fn seen_from(self, now: SystemTime) -> Option<Time> {
+        match self {
+            Expiry::At(time) => Some(time),
+            Expiry::In(duration) => now.checked_add(duration).map(Time::from),
+        }
+    }
+}
+
+/// Parses `tenant:/path`.
+pub(super) fn parse_tenant_path(text: &str) -> Result<TenantPath, String> {
+    match text.split_once(':') {
+        Some((tenant, path)) if !tenant.is_empty() && path.starts_with('/') => {
+            Ok(TenantPath { tenant: tenant.to_owned(), path: path.to_owned() })
+        }
+        _ => Err("write it like alpha:/data/train.csv".to_owned()),
+    }
+}
+
+fn parse_receiver(text: &str) -> Result<Receiver, String> {
+    if text.contains(':') {
+        let TenantPath { tenant, path } = parse_tenant_path(text)?;
+        return Ok(Receiver { tenant, path: Some(path) });
+    }
+    if text.is_empty() || text.contains('/') {
+        return Err("write it like beta or beta:/in/data".to_owned());
+    }
+    Ok(Receiver { tenant: text.to_owned(), path: None })
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    humantime::parse_duration(text).map_err(|error| format!("write it like 30s, 5m or 1h ({error})"))
+}
+
+fn parse_expiry(text: &str) -> Result<Expiry, String> {
+    if let Ok(time) = Time::parse(text) {
+        return Ok(Expiry::At(time));
+    }
+    let duration = humantime::parse_duration(text);
+    duration.map(Expiry::In).map_err(|_| "write it like 1h, 7d or 2031-05-07T12:00:00Z".to_owned())
+}
+
+fn parse_kind(text: &str) -> Result<Kind, String> {
+    Kind::parse(text).ok_or_else(|| {
+        let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.info().plural).collect();
+        format!("known kinds are {}", known.join(", "))
+    })
+}
+
+fn parse_sla_class(text: &str) -> Result<SlaClass, String> {
+    match text {
+        "shared" => Ok(SlaClass::Shared),
+        "dedicated" => Ok(SlaClass::Dedicated),
+        "high-security" | "highSecurity" => Ok(SlaClass::HighSecurity),
+        _ => Err("known classes are shared, dedicated and high-security".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        let words = std::iter::once("vmdsctl").chain(line.split(' '));
+        Arguments::try_parse_from(words).map(|arguments| arguments.command)
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn shares_are_typed_as_they_are_meant() {
+        let Ok(Command::Share(ShareCommand::Grant { from, to, ro, rw, expires, .. })) =
+            parse("share grant a:/d/e b --ro --expires 1h")
+        else {
+            panic!()
+        };
+        assert_eq!((from.tenant.as_str(), from.path.as_str()), ("a", "/d/e"));
+        assert_eq!(to, Receiver { tenant: "b".to_owned(), path: None });
+        assert_eq!((ro, rw, expires), (true, false, Some(Expiry::In(Duration::from_secs(3600)))));
+        let Ok(Command::Share(ShareCommand::Grant { to, expires, .. })) =
+            parse("share grant a:/d b:/in/d --rw --expires 2031-05-07T12:00:00Z")
+        else {
+            panic!()
+        };
+        assert_eq!(to.path.as_deref(), Some("/in/d"));
+        assert!(matches!(expires, Some(Expiry::At(_))));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "share grant a:/d b",
+            "share grant a:/d b --ro --rw",
+            "share grant a b --ro",
+            "share grant a:d b --ro",
+            "share grant a:/d b/c --ro",
+            "share grant a:/d b --ro --expires soon",
+            "tenant create a --pool p --sla-class shared",
+            "tenant create a --sla-class best",
+            "tenant create a --quota-bytes lots",
+            "get secrets",
+            "status --timeout soon",
+            "explode",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn settings_can_stand_anywhere() {
+        let arguments =
+            Arguments::try_parse_from(["vmdsctl", "tenant", "list", "-o", "json", "--run-dir", "/r"])
+                .unwrap();
+        assert_eq!((arguments.output, arguments.run_dir), (Format::Json, PathBuf::from("/r")));
+        let arguments = Arguments::try_parse_from(["vmdsctl", "--timeout", "5", "status"]).unwrap();
+        assert_eq!(arguments.timeout, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn an_expiry_too_far_away_is_no_time() {
+        assert_eq!(Expiry::In(Duration::MAX).seen_from(SystemTime::now()), None);
+    }
+}

@@ -1,0 +1,101 @@
+//! `vmdsctl mount` and `vmdsctl umount`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::args::MountArguments;
+use super::{CliError, Run, output, wait};
+use crate::api::ErrorKind;
+use crate::resource::{Kind, Mount, Object, mount_name};
+
+pub(super) async fn mount(run: &Run, arguments: &MountArguments) -> Result<(), CliError> {
+    let dir = full_path(&arguments.dir)?;
+    let path = format!("/v1/mounts?wait={}", run.timeout.as_secs().max(1));
+    let made: Object = run.client.post(&path, &spec(arguments, &dir), run.timeout).await?;
+    output::show(run.format, &made, || {
+        let status = made.typed::<Mount>().map(|mount| mount.status).unwrap_or_default();
+        let options = status.options.map(|options| options.to_string()).unwrap_or_default();
+        let pid = status.pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
+        format!("mounted '{}' at {} ({options}{pid})\n", arguments.tenant, dir.display())
+    })
+}
+
+/// Flags that were not given are the tenant's to decide.
+fn spec(arguments: &MountArguments, dir: &Path) -> Value {
+    let mut spec = json!({"tenant": arguments.tenant, "dir": dir});
+    for (given, field) in [
+        (arguments.read_only, "readOnly"),
+        (arguments.noexec, "noexec"),
+        (arguments.noatime, "noatime"),
+        (arguments.suid, "suid"),
+        (arguments.dev, "dev"),
+    ] {
+        if given {
+            spec[field] = json!(true);
+        }
+    }
+    spec
+}
+
+pub(super) async fn umount(run: &Run, dir: &Path, lazy: bool) -> Result<(), CliError> {
+    let dir = full_path(dir)?;
+    let query = if lazy { "?lazy=1" } else { "" };
+    let going = run.client.delete(Kind::Mount, &mount_name(&dir), query).await.map_err(|error| {
+        if error.kind == Some(ErrorKind::NotFound) {
+            CliError::new(format!("no tenant is mounted at {}", dir.display()))
+                .hint("see: vmdsctl get mounts")
+        } else {
+            error
+        }
+    })?;
+    wait::until_gone(run, &going).await?;
+    output::show(run.format, &going, || format!("unmounted {}\n", dir.display()))
+}
+
+/// The full path of a mount point. Only its parent is looked at: a mount that nobody serves would not answer.
+fn full_path(dir: &Path) -> Result<PathBuf, CliError> {
+    let wrong = |error: std::io::Error| {
+        CliError::new(format!("{} is not a directory's path: {error}", dir.display()))
+    };
+    let full = std::path::absolute(dir).map_err(wrong)?;
+    let plain: PathBuf = full.components().collect();
+    match (plain.parent().and_then(|parent| parent.canonicalize().ok()), plain.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.join(name)),
+        _ => Ok(plain),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_has_one_name_however_it_is_typed() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        let link = real.join("link");
+        std::fs::create_dir(real.join("sub")).unwrap();
+        std::os::unix::fs::symlink(real.join("sub"), &link).unwrap();
+        let expected = real.join("sub/m");
+        for typed in ["sub/m", "sub/m/", "sub//m", "sub/./m", "link/m"] {
+            assert_eq!(full_path(&real.join(typed)).unwrap(), expected, "{typed}");
+        }
+        assert_eq!(full_path(Path::new("/no/such/m")).unwrap(), Path::new("/no/such/m"));
+    }
+
+    #[test]
+    fn only_flags_that_were_given_are_sent() {
+        let arguments = MountArguments {
+            tenant: "a".to_owned(),
+            dir: "/m".into(),
+            read_only: true,
+            noexec: false,
+            noatime: false,
+            suid: false,
+            dev: false,
+        };
+        let expected = json!({"tenant": "a", "dir": "/m", "readOnly": true});
+        assert_eq!(spec(&arguments, Path::new("/m")), expected);
+    }
+}

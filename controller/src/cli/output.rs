@@ -1,0 +1,269 @@
+//! How results are written: tables for people, JSON and YAML for programs.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use super::CliError;
+use super::args::Format;
+use crate::api::{LocatedView, StatusReport};
+use crate::resource::{Kind, Object, Tenant, Truth, human_bytes};
+
+/// Writes to standard output. A reader that has seen enough is no error.
+pub(super) fn emit(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::new(format!("the result cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a result: as data, or for people as `table` says.
+pub(super) fn show<T: Serialize>(
+    format: Format,
+    data: &T,
+    table: impl FnOnce() -> String,
+) -> Result<(), CliError> {
+    emit(&rendered(format, data, table)?)
+}
+
+fn rendered<T: Serialize>(
+    format: Format,
+    data: &T,
+    table: impl FnOnce() -> String,
+) -> Result<String, CliError> {
+    let failed =
+        |error: &dyn std::fmt::Display| CliError::new(format!("the result cannot be written: {error}"));
+    Ok(match format {
+        Format::Table => table(),
+        Format::Json => serde_json::to_string_pretty(data).map_err(|e| failed(&e))? + "\n",
+        Format::Yaml => {
+            let text = serde_saphyr::to_string(data).map_err(|e| failed(&e))?;
+            if text.ends_with('\n') { text } else { text + "\n" }
+        }
+    })
+}
+
+/// A table: with lines on a terminal, plain columns otherwise.
+pub(super) fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
+    draw(headings, rows, io::stdout().is_terminal())
+}
+
+fn draw(headings: &[&str], rows: Vec<Vec<String>>, lines: bool) -> String {
+    let mut table = Table::new();
+    table.load_preset(if lines { presets::UTF8_FULL_CONDENSED } else { presets::NOTHING });
+    table.set_header(headings.iter().map(|heading| (*heading).to_owned()).collect::<Vec<_>>());
+    for row in rows {
+        table.add_row(row.into_iter().map(|cell| harmless(&cell)).collect::<Vec<_>>());
+    }
+    if !lines {
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+    }
+    table.trim_fmt() + "\n"
+}
+
+/// A text that cannot do anything to a terminal.
+pub(super) fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// The table of resources of a kind.
+pub(super) fn resources(kind: Kind, objects: &[Object]) -> String {
+    draw_resources(kind, objects, io::stdout().is_terminal())
+}
+
+fn draw_resources(kind: Kind, objects: &[Object], lines: bool) -> String {
+    let info = kind.info();
+    let mut headings = info.columns.to_vec();
+    // A share's row says how it is; of the others the reason is told.
+    headings.push("READY");
+    let row = |object: &Object| {
+        let mut row = (info.row)(object).unwrap_or_else(|_| {
+            let mut row = vec!["?".to_owned(); info.columns.len()];
+            row[0] = object.name().to_owned();
+            row
+        });
+        row.push(readiness(object));
+        row
+    };
+    draw(&headings, objects.iter().map(row).collect(), lines)
+}
+
+/// Whether a resource is what it should be, in a word.
+pub(super) fn readiness(object: &Object) -> String {
+    let deleting = if object.metadata.deletion_requested { ", deleting" } else { "" };
+    let state = match object.readiness() {
+        None => "pending".to_owned(),
+        Some(ready) if ready.status == Truth::True => "yes".to_owned(),
+        Some(other) => format!("no ({})", other.reason),
+    };
+    format!("{state}{deleting}")
+}
+
+/// All about a resource.
+pub(super) fn describe(object: &Object) -> String {
+    let info = object.kind.info();
+    let cells = (info.row)(object).unwrap_or_default();
+    let mut lines: Vec<(String, String)> =
+        info.columns.iter().map(|heading| heading.to_ascii_lowercase()).zip(cells).collect();
+    if let Ok(tenant) = object.typed::<Tenant>() {
+        let owners: Vec<_> = tenant.spec.owners.iter().map(u32::to_string).collect();
+        lines.push(("owners".to_owned(), owners.join(", ")));
+        lines.push(("share naming".to_owned(), tenant.spec.share_naming.to_string()));
+        lines.push(("mount options".to_owned(), tenant.spec.mount_options.to_string()));
+        let shard = tenant.status.shard.map_or_else(|| "-".to_owned(), |shard| shard.to_string());
+        lines.push(("shard".to_owned(), shard));
+    }
+    lines.push(("created".to_owned(), object.metadata.created.to_string()));
+    for condition in object.common().conditions {
+        let said =
+            format!("{:?} since {}: {}", condition.status, condition.last_transition, condition.message);
+        lines.push((condition.kind.to_ascii_lowercase(), said));
+    }
+    let width = lines.iter().map(|(heading, _)| heading.len()).max().unwrap_or(0);
+    lines.iter().map(|(heading, text)| format!("{heading:width$}  {}\n", harmless(text))).collect()
+}
+
+/// Where a file is.
+pub(super) fn located(located: &LocatedView) -> String {
+    let row = |r: &crate::api::RangeView| {
+        let path = r.path.as_ref().map_or_else(|| r.key.clone(), |path| path.display().to_string());
+        let host = r.host.clone().unwrap_or_else(|| "-".to_owned());
+        vec![r.offset.to_string(), r.length.to_string(), r.pool.clone(), path, host]
+    };
+    let rows = located.ranges.iter().map(row).collect();
+    format!("{}, {}\n", located.kind, human_bytes(located.size))
+        + &table(&["OFFSET", "LENGTH", "POOL", "ADDRESS", "HOST"], rows)
+}
+
+/// The controller at a glance.
+pub(super) fn status(report: &StatusReport) -> String {
+    draw_status(report, io::stdout().is_terminal())
+}
+
+fn draw_status(report: &StatusReport, lines: bool) -> String {
+    let up = humantime::format_duration(std::time::Duration::from_secs(report.uptime_seconds));
+    let mut text = format!("vmds-controller {}, up {up}\n\n", report.version);
+    let count = |(plural, count): (&String, &crate::api::KindCount)| {
+        vec![plural.clone(), count.total.to_string(), count.ready.to_string()]
+    };
+    text += &draw(&["KIND", "TOTAL", "READY"], report.resources.iter().map(count).collect(), lines);
+    if !report.mounts.is_empty() {
+        let mount = |m: &crate::api::MountView| {
+            let pid = m.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+            let serving = if m.serving { "yes" } else { "no" }.to_owned();
+            vec![m.dir.display().to_string(), m.tenant.clone(), serving, pid, m.generation.to_string()]
+        };
+        let rows = report.mounts.iter().map(mount).collect();
+        text += "\n";
+        text += &draw(&["DIR", "TENANT", "SERVING", "PID", "GENERATION"], rows, lines);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::{KindCount, MountView};
+
+    fn tenant() -> Object {
+        serde_json::from_value(json!({
+            "apiVersion": "vmds/v1", "kind": "Tenant",
+            "metadata": {"name": "alpha", "uid": 1, "resourceVersion": 4, "generation": 1, "createdBy": 0,
+                "created": "2031-05-07T12:00:00Z"},
+            "spec": {"quota": {"bytes": 10737418240u64}, "owners": [1000]},
+            "status": {"tenantId": 1, "shard": 3, "pool": "default", "usage": {"bytes": 1536, "inodes": 2},
+                "observedGeneration": 1, "conditions": [{"type": "Ready", "status": "True", "reason": "Serving",
+                    "message": "the tenant can be mounted", "lastTransition": "2031-05-07T12:00:01Z"}]}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_plain_table() {
+        let mut other = tenant();
+        other.metadata.name = "b".to_owned();
+        other.metadata.deletion_requested = true;
+        other.status["conditions"] = json!([]);
+        assert_eq!(
+            draw_resources(Kind::Tenant, &[tenant(), other], false),
+            "NAME   ID  POOL     USED    QUOTA  INODES  READY\n\
+             alpha  1   default  1.5KiB  10GiB  2       yes\n\
+             b      1   default  1.5KiB  10GiB  2       pending, deleting\n"
+        );
+        assert_eq!(draw_resources(Kind::Pool, &[], false), "NAME  ID  PATH  HOST  SIZE  FREE  READY\n");
+    }
+
+    #[test]
+    fn a_table_with_lines() {
+        assert_eq!(
+            draw(&["A", "B"], vec![vec!["1".to_owned(), "\u{1b}[2J".to_owned()]], true),
+            "┌───┬──────┐\n│ A ┆ B    │\n╞═══╪══════╡\n│ 1 ┆ \u{fffd}[2J │\n└───┴──────┘\n"
+        );
+    }
+
+    #[test]
+    fn all_about_a_tenant() {
+        assert_eq!(
+            describe(&tenant()),
+            "name           alpha\n\
+             id             1\n\
+             pool           default\n\
+             used           1.5KiB\n\
+             quota          10GiB\n\
+             inodes         2\n\
+             owners         1000\n\
+             share naming   /shares/{owner}/{name}\n\
+             mount options  rw\n\
+             shard          3\n\
+             created        2031-05-07T12:00:00Z\n\
+             ready          True since 2031-05-07T12:00:01Z: the tenant can be mounted\n"
+        );
+    }
+
+    #[test]
+    fn what_is_written_as_data_can_be_read_again() {
+        for (format, parse) in [
+            (Format::Json, (|text| serde_json::from_str(text).unwrap()) as fn(&str) -> Object),
+            (Format::Yaml, |text| serde_saphyr::from_str(text).unwrap()),
+        ] {
+            let text = rendered(format, &tenant(), String::new).unwrap();
+            assert_eq!(parse(&text), tenant(), "{text}");
+            assert!(text.ends_with('\n'));
+        }
+    }
+
+    #[test]
+    fn the_controller_at_a_glance() {
+        let report = StatusReport {
+            version: "0.1.0".to_owned(),
+            uptime_seconds: 3661,
+            resource_version: 7,
+            resources: BTreeMap::from([("mounts".to_owned(), KindCount { total: 1, ready: 1 })]),
+            mounts: vec![MountView {
+                tenant: "alpha".to_owned(),
+                dir: "/mnt/a".into(),
+                serving: true,
+                pid: Some(42),
+                generation: 1,
+            }],
+        };
+        assert_eq!(
+            draw_status(&report, false),
+            "vmds-controller 0.1.0, up 1h 1m 1s\n\n\
+             KIND    TOTAL  READY\n\
+             mounts  1      1\n\n\
+             DIR     TENANT  SERVING  PID  GENERATION\n\
+             /mnt/a  alpha   yes      42   1\n"
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! Address leases: who holds a descriptor of which file, and who may be writing it.
+//!
+//! The table is what keeps an unlinked file alive while somebody has it open, and what says when the last writer is
+//! gone. It lives in memory: it ends with the sessions it speaks of.
+
+use std::collections::HashMap;
+
+use address_map::ids::{Ino, NodeId, TenantId};
+use parking_lot::Mutex;
+
+use crate::session::SessionId;
+
+/// A file: whose, and which.
+pub type File = (TenantId, Ino);
+/// Who holds it: a session, and the node it knows the file by.
+pub type Holder = (SessionId, NodeId);
+
+/// One holder's hold on one file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hold {
+    /// It may be writing.
+    pub write: bool,
+    /// Number of the file at the kernel for passthrough, if it was registered.
+    pub backing: Option<u32>,
+}
+
+#[derive(Default)]
+struct Holds {
+    by_file: HashMap<File, HashMap<Holder, Hold>>,
+    by_holder: HashMap<Holder, File>,
+}
+
+/// Files held open.
+#[derive(Default)]
+pub struct LeaseTable {
+    holds: Mutex<Holds>,
+}
+
+impl LeaseTable {
+    /// Notes that a file is held, before a descriptor is given out. Answers the hold as it is now.
+    pub fn hold(&self, file: File, holder: Holder, write: bool) -> Hold {
+        let mut holds = self.holds.lock();
+        holds.by_holder.insert(holder, file);
+        let hold = holds.by_file.entry(file).or_default().entry(holder).or_default();
+        hold.write |= write;
+        *hold
+    }
+
+    /// Notes the kernel's number of a held file.
+    pub fn set_backing(&self, file: File, holder: Holder, backing: u32) {
+        if let Some(hold) =
+            self.holds.lock().by_file.get_mut(&file).and_then(|of_file| of_file.get_mut(&holder))
+        {
+            hold.backing = Some(backing);
+        }
+    }
+
+    /// Notes that a holder has no writer any more.
+    pub fn close_write(&self, file: File, holder: Holder) {
+        if let Some(hold) =
+            self.holds.lock().by_file.get_mut(&file).and_then(|of_file| of_file.get_mut(&holder))
+        {
+            hold.write = false;
+        }
+    }
+
+    /// Ends a hold; answers on which file, and what it was.
+    pub fn release(&self, holder: Holder) -> Option<(File, Hold)> {
+        let mut holds = self.holds.lock();
+        let file = holds.by_holder.remove(&holder)?;
+        let of_file = holds.by_file.get_mut(&file)?;
+        let hold = of_file.remove(&holder)?;
+        if of_file.is_empty() {
+            holds.by_file.remove(&file);
+        }
+        Some((file, hold))
+    }
+
+    /// Whether anybody holds a file.
+    pub fn is_held(&self, file: File) -> bool {
+        self.holds.lock().by_file.contains_key(&file)
+    }
+
+    /// Whether anybody may be writing a file.
+    pub fn is_written(&self, file: File) -> bool {
+        self.holds.lock().by_file.get(&file).is_some_and(|of_file| of_file.values().any(|hold| hold.write))
+    }
+
+    /// Who holds a file.
+    pub fn holders(&self, file: File) -> Vec<Holder> {
+        self.holds
+            .lock()
+            .by_file
+            .get(&file)
+            .map(|of_file| of_file.keys().copied().collect())
+            .unwrap_or_default()
+    }
+
+    /// Everything a session holds.
+    pub fn held_by(&self, session: SessionId) -> Vec<Holder> {
+        self.holds.lock().by_holder.keys().filter(|(id, _)| *id == session).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: File = (TenantId(1), Ino(9));
+
+    #[test]
+    fn a_file_is_held_until_its_last_holder_lets_go() {
+        let table = LeaseTable::default();
+        let (writer, reader) = ((SessionId(1), NodeId(9)), (SessionId(2), NodeId(1 << 48 | 9)));
+        table.hold(FILE, writer, true);
+        table.hold(FILE, reader, false);
+        assert!(table.is_written(FILE));
+        table.close_write(FILE, writer);
+        assert!(!table.is_written(FILE));
+        assert_eq!(table.release(writer), Some((FILE, Hold::default())));
+        assert_eq!(table.held_by(SessionId(2)), [reader]);
+        assert!(table.is_held(FILE));
+        table.release(reader);
+        assert!(!table.is_held(FILE));
+        assert!(table.release(reader).is_none());
+    }
+}

@@ -1,0 +1,168 @@
+//! The controller's metrics: their names, units and meaning, in one place.
+//!
+//! | name | unit | meaning |
+//! |---|---|---|
+//! | `vmds_resources` | resources | by kind and whether they are what they should be |
+//! | `vmds_mounts` | mounts | by whether requests are being answered |
+//! | `vmds_queue_length` | resources | waiting for their reconciler, by kind |
+//! | `vmds_reconciled_total` | runs | of reconcilers, by kind and outcome |
+//! | `vmds_api_requests_total` | requests | by method and class of the answer's status |
+//! | `vmds_store_version` | changes | of resources, ever |
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::resource::Kind;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabels {
+    kind: &'static str,
+    ready: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServingLabels {
+    serving: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+/// How a run of a reconciler ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ReconcileOutcome {
+    /// Well.
+    Ok,
+    /// To be tried again.
+    Failed,
+}
+
+/// Labels of `vmds_reconciled_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReconcileLabels {
+    kind: &'static str,
+    outcome: ReconcileOutcome,
+}
+
+impl ReconcileLabels {
+    /// The labels of a run.
+    pub fn new(kind: Kind, outcome: ReconcileOutcome) -> Self {
+        Self { kind: kind.info().singular, outcome }
+    }
+}
+
+/// Labels of `vmds_api_requests_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    method: &'static str,
+    status: &'static str,
+}
+
+impl RequestLabels {
+    /// The labels of an answered request. Both have few values, whatever clients send.
+    pub fn new(method: &str, status: u16) -> Self {
+        let method = ["GET", "PUT", "POST", "DELETE"].into_iter().find(|known| *known == method);
+        let status = match status {
+            200..300 => "2xx",
+            400..500 => "4xx",
+            500..600 => "5xx",
+            _ => "other",
+        };
+        Self { method: method.unwrap_or("other"), status }
+    }
+}
+
+/// The metrics.
+pub struct Metrics {
+    registry: Registry,
+    resources: Family<ResourceLabels, Gauge>,
+    mounts: Family<ServingLabels, Gauge>,
+    queue: Family<KindLabels, Gauge>,
+    store_version: Gauge,
+    /// Runs of reconcilers.
+    pub reconciled: Family<ReconcileLabels, Counter>,
+    /// Answered requests.
+    pub requests: Family<RequestLabels, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("vmds"),
+            resources: Family::default(),
+            mounts: Family::default(),
+            queue: Family::default(),
+            store_version: Gauge::default(),
+            reconciled: Family::default(),
+            requests: Family::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register("resources", "Resources by kind and readiness", metrics.resources.clone());
+        registry.register("mounts", "Mounts by whether requests are being answered", metrics.mounts.clone());
+        registry.register("queue_length", "Resources waiting for their reconciler", metrics.queue.clone());
+        registry.register("store_version", "Changes of resources, ever", metrics.store_version.clone());
+        registry.register("reconciled", "Runs of reconcilers by outcome", metrics.reconciled.clone());
+        registry.register("api_requests", "Answered API requests", metrics.requests.clone());
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Records how many resources of a kind there are, ready and not, and how many wait.
+    pub fn set_kind(&self, kind: Kind, ready: usize, not_ready: usize, waiting: usize) {
+        let kind = kind.info().singular;
+        self.resources.get_or_create(&ResourceLabels { kind, ready: true }).set(ready as i64);
+        self.resources.get_or_create(&ResourceLabels { kind, ready: false }).set(not_ready as i64);
+        self.queue.get_or_create(&KindLabels { kind }).set(waiting as i64);
+    }
+
+    /// Records how many mounts answer requests, and how many do not.
+    pub fn set_mounts(&self, serving: usize, not_serving: usize) {
+        self.mounts.get_or_create(&ServingLabels { serving: true }).set(serving as i64);
+        self.mounts.get_or_create(&ServingLabels { serving: false }).set(not_serving as i64);
+    }
+
+    /// Records the version of the store.
+    pub fn set_store_version(&self, version: u64) {
+        self.store_version.set(i64::try_from(version).unwrap_or(i64::MAX));
+    }
+
+    /// All of them, as Prometheus reads them.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing into memory cannot fail");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_written_for_prometheus() {
+        let metrics = Metrics::default();
+        metrics.set_kind(Kind::Tenant, 2, 1, 3);
+        metrics.set_mounts(1, 0);
+        metrics.set_store_version(9);
+        metrics.reconciled.get_or_create(&ReconcileLabels::new(Kind::Pool, ReconcileOutcome::Failed)).inc();
+        metrics.requests.get_or_create(&RequestLabels::new("BREW", 418)).inc();
+        let text = metrics.text();
+        for line in [
+            "vmds_resources{kind=\"Tenant\",ready=\"false\"} 1",
+            "vmds_queue_length{kind=\"Tenant\"} 3",
+            "vmds_mounts{serving=\"true\"} 1",
+            "vmds_store_version 9",
+            "vmds_reconciled_total{kind=\"Pool\",outcome=\"Failed\"} 1",
+            "vmds_api_requests_total{method=\"other\",status=\"4xx\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in:\n{text}");
+        }
+    }
+}

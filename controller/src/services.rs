@@ -1,0 +1,264 @@
+//! What the control plane asks of the rest of the controller: the address map, the agent and the pools.
+//!
+//! All methods may block and are called from threads that may. All are idempotent: a reconciler that died half-way
+//! asks again. Errors are sentences for people: what is wrong and what to do next. Nothing here is a decision of
+//! the control plane; reconcilers decide, services do.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use address_map::attr::FileKind;
+use address_map::ids::{PoolId, ShardId, ShareId, TenantId};
+use address_map::name::LogicalPath;
+use address_map::record::{Quota, Rights, Usage};
+use thiserror::Error;
+
+use crate::resource::{MountFlags, PoolSpec};
+
+/// Why a service did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum ServiceError {
+    /// Something that was named does not exist.
+    #[error("{0}")]
+    NotFound(String),
+    /// Something else is in the way.
+    #[error("{0}")]
+    Conflict(String),
+    /// What was asked makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// Something is in use.
+    #[error("{0}")]
+    Busy(String),
+    /// It may work later without anybody changing anything.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The service itself failed; details are in the chain of sources.
+    #[error("the controller failed inside; its log says why")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The services together.
+#[derive(Clone)]
+pub struct Services {
+    /// The address map and shares.
+    pub map: Arc<dyn MapService>,
+    /// The agent of this node.
+    pub mounts: Arc<dyn MountService>,
+    /// The pools.
+    pub pools: Arc<dyn PoolService>,
+}
+
+/// What the address map keeps about a tenant as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantSetup {
+    /// Its number.
+    pub id: TenantId,
+    /// Its name, for messages and logs.
+    pub name: String,
+    /// The shard that holds it; never changes.
+    pub shard: ShardId,
+    /// Where new files' bytes go.
+    pub pool: PoolId,
+    /// What it may use.
+    pub quota: Quota,
+    /// Owner of the root directory; used only when the root is made.
+    pub root_uid: u32,
+    /// Permission bits of the root directory; used only when the root is made.
+    pub root_mode: u32,
+}
+
+/// A share to be granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantOrder {
+    /// Its number.
+    pub id: ShareId,
+    /// Whose data.
+    pub owner: TenantId,
+    /// The owner's name for it; must exist.
+    pub path: LogicalPath,
+    /// Who gets to see it.
+    pub grantee: TenantId,
+    /// The grantee's name for it; missing parents are made.
+    pub target: LogicalPath,
+    /// What the grantee may do.
+    pub rights: Rights,
+    /// Not valid at or after this time.
+    pub expires: Option<SystemTime>,
+}
+
+/// What came of granting. What the owner did wrong is an error; what stands in the way at the grantee is here,
+/// because the owner may not learn it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GrantOutcome {
+    /// The share is live (or was already) under this path at the grantee.
+    Granted(LogicalPath),
+    /// The grantee has something else under the target's name.
+    NameTaken,
+    /// The grantee cannot take it for another reason: a sentence.
+    Refused(String),
+}
+
+/// A share to be taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokeOrder {
+    /// Its number.
+    pub id: ShareId,
+    /// Whose data.
+    pub owner: TenantId,
+    /// Who saw it.
+    pub grantee: TenantId,
+}
+
+/// What taking a share back reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Mounts that forgot it.
+    pub mounts_dropped: u32,
+    /// Mounts that could not be told.
+    pub mounts_unreached: Vec<String>,
+    /// When the last address that was given out stops working; `None`: none is out.
+    pub last_lease_ends: Option<SystemTime>,
+}
+
+/// Where a logical path really is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// What it is.
+    pub kind: FileKind,
+    /// Its size, bytes.
+    pub size: u64,
+    /// Where its bytes are, in order of the file.
+    pub ranges: Vec<GlobalRange>,
+}
+
+/// A piece of a file and its global address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GlobalRange {
+    /// First byte within the file.
+    pub offset: u64,
+    /// Number of bytes.
+    pub length: u64,
+    /// Name of the pool.
+    pub pool: String,
+    /// Key of the object within the pool.
+    pub key: String,
+    /// The backing file, where the pool is a directory.
+    pub path: Option<PathBuf>,
+    /// The host whose disk it is on, where known.
+    pub host: Option<String>,
+}
+
+/// What a check of the address map found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckSummary {
+    /// Tenants looked at.
+    pub tenants: u64,
+    /// Inodes looked at.
+    pub inodes: u64,
+    /// Directory entries looked at.
+    pub entries: u64,
+    /// One sentence for each thing wrong.
+    pub problems: Vec<String>,
+}
+
+/// The address map and the shares in it.
+pub trait MapService: Send + Sync + 'static {
+    /// Makes the tenant's tree if there is none; brings quota and pool up to date.
+    fn ensure_tenant(&self, setup: &TenantSetup) -> Result<(), ServiceError>;
+
+    /// Removes all records and bytes of a tenant. One that does not exist is removed already.
+    fn remove_tenant(&self, id: TenantId) -> Result<(), ServiceError>;
+
+    /// What a tenant uses; costs one record.
+    fn usage(&self, id: TenantId) -> Result<Usage, ServiceError>;
+
+    /// Whether the owner has something under this path that it may share; asked before anybody looks at the grantee.
+    fn shareable(&self, owner: TenantId, path: &LogicalPath) -> Result<(), ServiceError>;
+
+    /// Grants a share. Asked again for the same number: changes rights and expiry, and answers where the share is
+    /// now, whatever `target` says.
+    fn grant(&self, order: &GrantOrder) -> Result<GrantOutcome, ServiceError>;
+
+    /// Takes a share back: refused from the moment this returns at the latest. One that was never granted, or is
+    /// revoked already, has an empty receipt or the same again.
+    fn revoke(&self, order: &RevokeOrder) -> Result<Receipt, ServiceError>;
+
+    /// Where a logical path of a tenant really is.
+    fn locate(&self, id: TenantId, path: &LogicalPath) -> Result<Located, ServiceError>;
+
+    /// Looks for contradictions in the map of one tenant or of all.
+    fn check(&self, id: Option<TenantId>) -> Result<CheckSummary, ServiceError>;
+}
+
+/// A mount to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountOrder {
+    /// Whose namespace.
+    pub tenant: TenantId,
+    /// The tenant's name: the mount's source is `vmds#<name>`.
+    pub tenant_name: String,
+    /// Where.
+    pub dir: PathBuf,
+    /// How.
+    pub options: MountFlags,
+    /// Whoever owns `dir` must be this uid, looked at on the very directory that is mounted on. `None`: anybody.
+    pub dir_owner: Option<u32>,
+    /// Writes are charged to a quota of bytes, so they may not bypass the VMDS.
+    pub metered: bool,
+}
+
+/// A mount as the agent sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountObserved {
+    /// Whose namespace.
+    pub tenant: TenantId,
+    /// Where.
+    pub dir: PathBuf,
+    /// The process that answers.
+    pub pid: u32,
+    /// How many processes have answered so far.
+    pub generation: u32,
+    /// Requests are being answered.
+    pub serving: bool,
+    /// Since when this process answers.
+    pub since: SystemTime,
+    /// Why the last process ended, if it did not end well.
+    pub last_error: Option<String>,
+}
+
+/// The agent: mounts of this node and the processes behind them.
+pub trait MountService: Send + Sync + 'static {
+    /// Mounts, or answers what is there already for the same tenant (and takes over `metered`; other options stay).
+    /// Returns when requests are being answered.
+    fn mount(&self, order: &MountOrder) -> Result<MountObserved, ServiceError>;
+
+    /// Unmounts; a directory where nothing of ours is mounted is unmounted already. Unless `lazy`, a mount in use is
+    /// [`ServiceError::Busy`], naming the processes (number and command).
+    fn umount(&self, dir: &Path, lazy: bool) -> Result<(), ServiceError>;
+
+    /// All mounts of ours on this node.
+    fn observe(&self) -> Vec<MountObserved>;
+
+    /// Unmounts everything and ends every VMDS: the controller is going down.
+    fn shutdown(&self);
+}
+
+/// A pool as it was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolObserved {
+    /// Its size.
+    pub bytes_total: u64,
+    /// What is free.
+    pub bytes_free: u64,
+}
+
+/// The pools.
+pub trait PoolService: Send + Sync + 'static {
+    /// Opens a pool for use, or looks at it again.
+    fn ensure_pool(&self, id: PoolId, name: &str, spec: &PoolSpec) -> Result<PoolObserved, ServiceError>;
+
+    /// Stops using a pool. Its bytes stay.
+    fn remove_pool(&self, id: PoolId) -> Result<(), ServiceError>;
+}

@@ -1,0 +1,147 @@
+//! Requests about the bytes of files: leases, growth, settling, durability.
+
+use std::os::fd::OwnedFd;
+
+use address_map::attr::Caller;
+use address_map::error::{Refusal, Result};
+use address_map::ids::{Ino, NodeId, Slot};
+use address_map::name::Name;
+use address_map::namespace::{lookup, object};
+use address_map::record::{Inode, Layout, ObjectRef};
+use address_map::wire::{Answer, Lease, NodeAttr};
+
+use crate::lease::File;
+
+use super::scope::Scope;
+use super::serve::Outcome;
+use super::{DataPlane, Session, Touched, io_refusal};
+
+impl DataPlane {
+    pub(super) fn create(
+        &self,
+        session: &Session,
+        parent: NodeId,
+        name: Name,
+        caller: Caller,
+        mode: u32,
+    ) -> Result<Outcome> {
+        let (scope, made) = self.make_open(session, parent, &name, caller, mode)?;
+        let (descriptor, lease) = match self.open_lease(session, &scope, made.ino, &made.inode, true) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.unmake(session, &scope, made.ino, &name);
+                return Err(error);
+            }
+        };
+        let file = NodeAttr { node: scope.node(made.ino), attr: made.inode.attr() };
+        let answer = Answer::Created { file, parent: made.parent.attr(), lease };
+        let touched = vec![Touched::Entry { parent: scope.ino, name }];
+        Ok(Outcome::changed(answer, &scope, touched).with_descriptor(descriptor))
+    }
+
+    pub(super) fn lease(&self, session: &Session, node: NodeId, write: bool) -> Result<Outcome> {
+        let mut scope = self.need_file(session, node)?;
+        if write {
+            scope = scope.writable()?;
+        }
+        let file = (scope.tree.tenant(), scope.ino);
+        // Held first, looked at under the shard's writer lock: an unlink either sees the hold or was there before.
+        self.leases.hold(file, (session.id, node), write);
+        let mut was_dirty = true;
+        let inode = scope.tree.write(|txn| {
+            let inode = txn.need_inode(scope.ino)?;
+            was_dirty = inode.dirty;
+            if write { object::open_for_write(txn, scope.ino) } else { Ok(inode) }
+        });
+        let leased = inode.and_then(|inode| {
+            let opened = self.open_lease(session, &scope, scope.ino, &inode, write)?;
+            Ok((inode, opened))
+        });
+        let (inode, (descriptor, lease)) = match leased {
+            Ok(leased) => leased,
+            Err(error) => {
+                self.release_lease(session, node);
+                return Err(error);
+            }
+        };
+        let answer = Answer::Leased { attr: self.present(&inode), lease };
+        // Others that trust a copy of the attributes must learn that they are volatile now.
+        let touched = if was_dirty { vec![] } else { vec![Touched::Inode { ino: scope.ino, data: false }] };
+        Ok(Outcome::changed(answer, &scope, touched).with_descriptor(descriptor))
+    }
+
+    /// Opens the backing file of a file already held, with no more rights than the session has.
+    fn open_lease(
+        &self,
+        session: &Session,
+        scope: &Scope,
+        ino: Ino,
+        inode: &Inode,
+        write: bool,
+    ) -> Result<(OwnedFd, Lease)> {
+        let Layout::Object(ObjectRef { pool, key }) = &inode.layout else {
+            return Err(Refusal::NotSupported.into());
+        };
+        let pool = self.pools.get(*pool).map_err(io_refusal)?;
+        // A backing file is made when first needed; one that should hold bytes and is missing is an error.
+        let create = inode.dirty || inode.size == 0;
+        let write = write || scope.is_own();
+        let descriptor = match pool.open_object(key, write, create && write) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
+                pool.open_object(key, true, true).and_then(|_| pool.open_object(key, write, false))
+            }
+            other => other,
+        }
+        .map_err(io_refusal)?;
+        let backing = if scope.is_own() {
+            self.backing(session, (scope.tree.tenant(), ino), &descriptor)
+        } else {
+            None
+        };
+        Ok((descriptor, Lease { write, backing }))
+    }
+
+    /// The kernel's number for a held file, registered once.
+    fn backing(&self, session: &Session, file: File, descriptor: &OwnedFd) -> Option<u32> {
+        use std::os::fd::AsFd;
+        let holder = (session.id, NodeId::new(Slot::OWN, file.1));
+        if let Some(backing) = self.leases.hold(file, holder, false).backing {
+            return Some(backing);
+        }
+        let backing = session.passthrough.register(descriptor.as_fd())?;
+        self.leases.set_backing(file, holder, backing);
+        Some(backing)
+    }
+
+    pub(super) fn close_write(&self, session: &Session, node: NodeId) -> Result<Outcome> {
+        let scope = self.need_file(session, node)?;
+        let file = (scope.tree.tenant(), scope.ino);
+        self.leases.close_write(file, (session.id, node));
+        let before = lookup::inode(&scope.tree.view(), scope.ino)?;
+        let inode = self.settle(&scope.tree, scope.ino)?;
+        let touched = match before == inode {
+            true => vec![],
+            false => vec![Touched::Inode { ino: scope.ino, data: true }],
+        };
+        Ok(Outcome::changed(Answer::Attr(self.present(&inode)), &scope, touched))
+    }
+
+    pub(super) fn grow(&self, session: &Session, node: NodeId, size: u64) -> Result<Outcome> {
+        let scope = self.scope(session, node)?.writable()?;
+        scope.tree.write(|txn| object::grow(txn, scope.ino, size))?;
+        // Whoever else looks at a volatile file asks the backing file, so nobody needs to be told.
+        Ok(Outcome::unchanged(Answer::Done))
+    }
+
+    /// Everything about an inode that is to be made durable is in the map, and its backing file's name is durable,
+    /// when this returns.
+    pub(super) fn prepare_sync(&self, session: &Session, node: NodeId) -> Result<()> {
+        let scope = self.scope(session, node)?;
+        let inode = lookup::inode(&scope.tree.view(), scope.ino)?;
+        let inode = if inode.dirty { self.settle(&scope.tree, scope.ino)? } else { inode };
+        if let Layout::Object(ObjectRef { pool, key }) = &inode.layout {
+            self.pools.get(*pool).and_then(|pool| pool.sync_name(key)).map_err(io_refusal)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! Sessions: the controller's side of the link to each VMDS.
+//!
+//! A session belongs to one mount of one tenant and outlives the VMDS processes that serve it. What a session may
+//! reach follows from the socket it was made for, never from anything in a frame.
+//!
+//! `serve` reads frames and sends replies, `scope` decides what a node id may mean, `query`, `mutate` and `files` do
+//! what is asked, `coherence` tells others what has changed.
+
+mod coherence;
+mod files;
+mod mutate;
+mod query;
+mod scope;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use address_map::attr::Attr;
+use address_map::error::{MapError, Refusal, Result};
+use address_map::ids::{Ino, NodeId, TenantId};
+use address_map::map::{AddressMap, Tree};
+use address_map::name::Name;
+use address_map::namespace::object::{self, BackingFacts};
+use address_map::record::{Inode, Layout, ObjectRef};
+use address_map::wire::{FrameSocket, SessionOptions};
+use parking_lot::Mutex;
+
+use crate::lease::LeaseTable;
+use crate::pool::Pools;
+use crate::share::Grants;
+
+pub use coherence::Hub;
+
+/// A session, within this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// Registration of files for passthrough at one mount: only the agent, which is root, can do it.
+pub trait Passthrough: Send + Sync + 'static {
+    /// Registers a file; `None` when this file cannot be passed through.
+    fn register(&self, file: BorrowedFd<'_>) -> Option<u32>;
+    /// Undoes a registration.
+    fn unregister(&self, backing: u32);
+}
+
+/// One mount's conversation with its VMDS.
+pub struct Session {
+    id: SessionId,
+    tree: Tree,
+    tenant_name: String,
+    options: SessionOptions,
+    passthrough: Arc<dyn Passthrough>,
+    link: Mutex<Option<Arc<FrameSocket>>>,
+}
+
+impl Session {
+    /// Whose session.
+    pub fn tenant(&self) -> TenantId {
+        self.tree.tenant()
+    }
+
+    /// Its number.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+}
+
+/// What sessions stand on: the map, the pools, and what is open and granted.
+pub struct DataPlane {
+    pub(crate) map: AddressMap,
+    pub(crate) pools: Pools,
+    pub(crate) leases: LeaseTable,
+    pub(crate) grants: Grants,
+    pub(crate) hub: Hub,
+    pub(crate) committer: address_map::engine::Committer,
+    next_session: std::sync::atomic::AtomicU64,
+}
+
+/// Something a change touched, in the tree it was made in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Touched {
+    /// What a name leads to.
+    Entry { parent: Ino, name: Name },
+    /// Attributes, and contents if `data`.
+    Inode { ino: Ino, data: bool },
+}
+
+impl DataPlane {
+    /// A data plane without sessions.
+    pub fn new(map: AddressMap, pools: Pools, committer: address_map::engine::Committer) -> Self {
+        Self {
+            map,
+            pools,
+            leases: LeaseTable::default(),
+            grants: Grants::default(),
+            hub: Hub::new(),
+            committer,
+            next_session: std::sync::atomic::AtomicU64::new(1),
+        }
+    }
+
+    /// Opens a session for a mount of `tenant`. It ends with [`DataPlane::end_session`].
+    pub fn begin_session(
+        &self,
+        tenant: TenantId,
+        tenant_name: &str,
+        options: SessionOptions,
+        passthrough: Arc<dyn Passthrough>,
+    ) -> Result<Arc<Session>> {
+        let id = SessionId(self.next_session.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let session = Arc::new(Session {
+            id,
+            tree: self.map.tree(tenant)?,
+            tenant_name: tenant_name.to_owned(),
+            options,
+            passthrough,
+            link: Mutex::new(None),
+        });
+        self.hub.join(&session);
+        Ok(session)
+    }
+
+    /// Ends a session whose mount is gone: its leases end, files it was writing are settled, files it kept alive go.
+    pub fn end_session(&self, session: &Session) {
+        self.hub.leave(session.id);
+        for (_, node) in self.leases.held_by(session.id) {
+            self.release_lease(session, node);
+        }
+    }
+
+    /// The attributes of an inode as they are now: those of a volatile file come from its backing file.
+    pub(crate) fn present(&self, inode: &Inode) -> Attr {
+        if !inode.dirty {
+            return inode.attr();
+        }
+        let mut current = inode.clone();
+        match self.backing_facts(inode) {
+            Ok(Some(facts)) => facts.overlay(&mut current),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot look at a backing file")
+            }
+        }
+        current.attr()
+    }
+
+    pub(crate) fn backing_facts(&self, inode: &Inode) -> std::io::Result<Option<BackingFacts>> {
+        let Layout::Object(ObjectRef { pool, key }) = &inode.layout else { return Ok(None) };
+        self.pools.get(*pool)?.facts(key)
+    }
+
+    /// Takes over what the backing file of a volatile inode says.
+    pub(crate) fn settle(&self, tree: &Tree, ino: Ino) -> Result<Inode> {
+        let file = (tree.tenant(), ino);
+        tree.write(|txn| {
+            let inode = txn.need_inode(ino)?;
+            // A file that was never written has no backing file yet: what the record says holds.
+            let facts = self.backing_facts(&inode).map_err(io_refusal)?.unwrap_or(BackingFacts {
+                size: inode.size,
+                blocks: inode.blocks,
+                mtime: inode.mtime,
+                ctime: inode.ctime,
+            });
+            object::settle(txn, ino, &facts, self.leases.is_written(file))
+        })
+    }
+
+    /// Ends a session's lease on a file. It is found by what was held, not by what may be held: the share it was seen
+    /// through may be gone.
+    pub(crate) fn release_lease(&self, session: &Session, node: NodeId) {
+        let Some((file, hold)) = self.leases.release((session.id, node)) else { return };
+        if let Some(backing) = hold.backing {
+            session.passthrough.unregister(backing);
+        }
+        let (tenant, ino) = file;
+        let outcome = self.map.tree(tenant).and_then(|tree| {
+            if hold.write && !self.leases.is_written(file) {
+                match self.settle(&tree, ino) {
+                    Err(MapError::Refused(Refusal::NotFound)) | Ok(_) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let gone = tree.write(|txn| match self.leases.is_held(file) {
+                true => Ok(false),
+                false => object::purge_orphan(txn, ino),
+            })?;
+            if gone {
+                self.sweep(&tree);
+            }
+            Ok(())
+        });
+        if let Err(error) = outcome {
+            tracing::error!(%tenant, %ino, error = &error as &dyn std::error::Error, "cannot close a file properly");
+        }
+    }
+
+    /// Deletes unlinked files that nobody has open: after a restart, those that somebody had open before it.
+    pub(crate) fn purge_orphans(&self, tree: &Tree) -> Result<()> {
+        let orphans = object::orphans(&tree.view())?;
+        for ino in &orphans {
+            tree.write(|txn| match self.leases.is_held((tree.tenant(), *ino)) {
+                true => Ok(false),
+                false => object::purge_orphan(txn, *ino),
+            })?;
+        }
+        self.sweep(tree);
+        Ok(())
+    }
+
+    /// Deletes objects that nothing refers to any more. What cannot be deleted now stays noted.
+    pub(crate) fn sweep(&self, tree: &Tree) {
+        /// Objects deleted per round.
+        const SWEEP_BATCH: usize = 64;
+        let swept = object::garbage(&tree.view(), SWEEP_BATCH).and_then(|objects| {
+            let deleted: Vec<_> = objects
+                .into_iter()
+                .filter(|object| {
+                    match self.pools.get(object.pool).and_then(|pool| pool.remove_object(&object.key)) {
+                        Ok(()) => true,
+                        Err(error) => {
+                            tracing::warn!(
+                                error = &error as &dyn std::error::Error,
+                                "cannot delete an object yet"
+                            );
+                            false
+                        }
+                    }
+                })
+                .collect();
+            tree.write(|txn| {
+                deleted.iter().for_each(|object| object::swept(txn, object));
+                Ok(())
+            })
+        });
+        if let Err(error) = swept {
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot sweep deleted objects");
+        }
+    }
+}
+
+/// A failure of a pool, as an application sees it. The cause goes to the log.
+pub(crate) fn io_refusal(error: std::io::Error) -> MapError {
+    use rustix::io::Errno;
+    let refusal = match Errno::from_io_error(&error) {
+        Some(Errno::NOSPC) => Refusal::NoSpace,
+        Some(Errno::DQUOT) => Refusal::Quota,
+        Some(Errno::FBIG) => Refusal::TooLarge,
+        Some(Errno::MFILE | Errno::NFILE) => Refusal::Busy,
+        _ => Refusal::Io,
+    };
+    tracing::error!(error = &error as &dyn std::error::Error, "the pool failed");
+    MapError::Refused(refusal)
+}

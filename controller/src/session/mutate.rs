@@ -1,0 +1,236 @@
+//! Requests that change names and attributes.
+
+use address_map::attr::{AttrChange, Caller, FileKind, SetTime};
+use address_map::error::{Refusal, Result};
+use address_map::ids::{Ino, NodeId};
+use address_map::map::Tree;
+use address_map::name::Name;
+use address_map::namespace::rename::{Moved, Place};
+use address_map::namespace::{attr, create, link, remove, rename, xattr};
+use address_map::record::{Inode, Layout, ObjectRef};
+use address_map::wire::{Answer, Make, NodeAttr, RenameMode, ToVmds, XattrMode};
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
+
+use super::scope::Scope;
+use super::serve::Outcome;
+use super::{DataPlane, Session, Touched, io_refusal};
+
+impl DataPlane {
+    pub(super) fn make(
+        &self,
+        session: &Session,
+        parent: NodeId,
+        name: Name,
+        caller: Caller,
+        mode: u32,
+        what: &Make,
+    ) -> Result<Outcome> {
+        let scope = self.scope(session, parent)?.writable()?;
+        let made =
+            scope.tree.write(|txn| create::create(txn, scope.ino, &name, caller, mode, what, false))?;
+        let target = NodeAttr { node: scope.node(made.ino), attr: made.inode.attr() };
+        let answer = Answer::Made { target, parent: made.parent.attr() };
+        Ok(Outcome::changed(answer, &scope, vec![Touched::Entry { parent: scope.ino, name }]))
+    }
+
+    pub(super) fn link(
+        &self,
+        session: &Session,
+        node: NodeId,
+        parent: NodeId,
+        name: Name,
+    ) -> Result<Outcome> {
+        let (source, scope) = self.same_side(session, node, parent)?;
+        let made = scope.tree.write(|txn| link::link(txn, source.ino, scope.ino, &name))?;
+        let target = NodeAttr { node: scope.node(made.ino), attr: self.present(&made.inode) };
+        let answer = Answer::Made { target, parent: made.parent.attr() };
+        let touched =
+            vec![Touched::Entry { parent: scope.ino, name }, Touched::Inode { ino: made.ino, data: false }];
+        Ok(Outcome::changed(answer, &scope, touched))
+    }
+
+    pub(super) fn unlink(&self, session: &Session, parent: NodeId, name: Name) -> Result<Outcome> {
+        let scope = self.scope(session, parent)?.writable()?;
+        let tenant = scope.tree.tenant();
+        let in_use = |ino| self.leases.is_held((tenant, ino));
+        let removed = scope.tree.write(|txn| remove::unlink(txn, scope.ino, &name, &in_use))?;
+        self.after_removal(session, &scope, removed.ino, &removed.inode);
+        Ok(self.removed(&scope, removed, name))
+    }
+
+    pub(super) fn rmdir(&self, session: &Session, parent: NodeId, name: Name) -> Result<Outcome> {
+        let scope = self.scope(session, parent)?.writable()?;
+        let removed = scope.tree.write(|txn| remove::rmdir(txn, scope.ino, &name))?;
+        Ok(self.removed(&scope, removed, name))
+    }
+
+    fn removed(&self, scope: &Scope, removed: remove::Removed, name: Name) -> Outcome {
+        let target = NodeAttr { node: scope.node(removed.ino), attr: self.present(&removed.inode) };
+        let answer = Answer::Removed { target, parent: removed.parent.attr() };
+        let touched = vec![
+            Touched::Entry { parent: scope.ino, name },
+            Touched::Inode { ino: removed.ino, data: false },
+        ];
+        Outcome::changed(answer, scope, touched)
+    }
+
+    /// Who still holds a file without a name is told to let go as soon as it can; what nobody holds is deleted.
+    fn after_removal(&self, session: &Session, scope: &Scope, ino: Ino, inode: &Inode) {
+        if inode.nlink > 0 || inode.kind != FileKind::File {
+            return;
+        }
+        let holders = self.leases.holders((scope.tree.tenant(), ino));
+        if holders.is_empty() {
+            self.sweep(&scope.tree);
+        }
+        for (holder, node) in holders.into_iter().filter(|(holder, _)| *holder != session.id) {
+            self.hub.tell(holder, &ToVmds::Orphaned { node });
+        }
+    }
+
+    pub(super) fn rename(
+        &self,
+        session: &Session,
+        from: (NodeId, Name),
+        to: (NodeId, Name),
+        mode: RenameMode,
+    ) -> Result<Outcome> {
+        let (source, scope) = self.same_side(session, from.0, to.0)?;
+        let tenant = scope.tree.tenant();
+        let in_use = |ino| self.leases.is_held((tenant, ino));
+        let from = Place { parent: source.ino, name: &from.1 };
+        let to = Place { parent: scope.ino, name: &to.1 };
+        let renamed = scope.tree.write(|txn| {
+            let renamed = rename::rename(txn, from, to, mode, &in_use)?;
+            match renamed.moved {
+                Moved::Injected(_) if !scope.is_own() => Err(Refusal::NotFound.into()),
+                _ => Ok(renamed),
+            }
+        })?;
+        let mut touched = vec![
+            Touched::Entry { parent: from.parent, name: from.name.clone() },
+            Touched::Entry { parent: to.parent, name: to.name.clone() },
+        ];
+        for moved in [Some(&renamed.moved), renamed.other.as_ref()].into_iter().flatten() {
+            if let Moved::Inode(ino, inode) = moved {
+                touched.push(Touched::Inode { ino: *ino, data: false });
+                self.after_removal(session, &scope, *ino, inode);
+            }
+        }
+        let answer = Answer::Renamed {
+            moved: self.moved(session, &scope, &renamed.moved)?,
+            other: renamed.other.map(|other| self.moved(session, &scope, &other)).transpose()?,
+            parent: renamed.parent.attr(),
+            new_parent: renamed.new_parent.attr(),
+        };
+        Ok(Outcome::changed(answer, &scope, touched))
+    }
+
+    fn moved(&self, session: &Session, scope: &Scope, moved: &Moved) -> Result<NodeAttr> {
+        match moved {
+            Moved::Inode(ino, inode) => Ok(NodeAttr { node: scope.node(*ino), attr: self.present(inode) }),
+            Moved::Injected(slot) => Ok(self.share_root(session, *slot)?.0),
+        }
+    }
+
+    /// Both nodes, if they lie on the same side of every border and may be changed.
+    fn same_side(&self, session: &Session, a: NodeId, b: NodeId) -> Result<(Scope, Scope)> {
+        let (a, b) = (self.scope(session, a)?, self.scope(session, b)?);
+        if a.slot != b.slot {
+            return Err(Refusal::CrossesShare.into());
+        }
+        Ok((a, b.writable()?))
+    }
+
+    pub(super) fn setattr(
+        &self,
+        session: &Session,
+        node: NodeId,
+        _caller: Caller,
+        change: AttrChange,
+    ) -> Result<Outcome> {
+        let scope = self.scope(session, node)?.writable()?;
+        let mut inode = scope.tree.write(|txn| attr::setattr(txn, scope.ino, &change))?;
+        if inode.dirty && (change.size.is_some() || change.mtime.is_some()) {
+            inode = self.follow_with_object(&scope.tree, scope.ino, &inode, &change)?;
+        }
+        let touched = vec![Touched::Inode { ino: scope.ino, data: change.size.is_some() }];
+        Ok(Outcome::changed(Answer::Attr(self.present(&inode)), &scope, touched))
+    }
+
+    /// Carries a change of size or modification time of a volatile file over to its backing file.
+    fn follow_with_object(&self, tree: &Tree, ino: Ino, inode: &Inode, change: &AttrChange) -> Result<Inode> {
+        let Layout::Object(ObjectRef { pool, key }) = &inode.layout else { return Ok(inode.clone()) };
+        let file =
+            self.pools.get(*pool).and_then(|pool| pool.open_object(key, true, true)).map_err(io_refusal)?;
+        if let Some(size) = change.size {
+            rustix::fs::ftruncate(&file, size).map_err(|error| io_refusal(error.into()))?;
+        }
+        if change.mtime.is_some_and(|mtime| matches!(mtime, SetTime::To(_)) || change.size.is_none()) {
+            let mtime = Timespec { tv_sec: inode.mtime.sec, tv_nsec: i64::from(inode.mtime.nsec) };
+            let atime = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+            let times = Timestamps { last_access: atime, last_modification: mtime };
+            rustix::fs::futimens(&file, &times).map_err(|error| io_refusal(error.into()))?;
+        }
+        // A modification time that lies ahead must not hide later writes.
+        tree.write(|txn| {
+            let mut inode = txn.need_inode(ino)?;
+            inode.mtime = inode.mtime.min(txn.now());
+            txn.put_inode(ino, &inode);
+            Ok(())
+        })?;
+        self.settle(tree, ino)
+    }
+
+    pub(super) fn setxattr(
+        &self,
+        session: &Session,
+        node: NodeId,
+        name: &[u8],
+        value: &[u8],
+        mode: XattrMode,
+    ) -> Result<Outcome> {
+        let scope = self.scope(session, node)?.writable()?;
+        let inode = scope.tree.write(|txn| xattr::set(txn, scope.ino, name, value, mode))?;
+        Ok(self.attributes_changed(&scope, &inode))
+    }
+
+    pub(super) fn removexattr(&self, session: &Session, node: NodeId, name: &[u8]) -> Result<Outcome> {
+        let scope = self.scope(session, node)?.writable()?;
+        let inode = scope.tree.write(|txn| xattr::remove(txn, scope.ino, name))?;
+        Ok(self.attributes_changed(&scope, &inode))
+    }
+
+    fn attributes_changed(&self, scope: &Scope, inode: &Inode) -> Outcome {
+        let touched = vec![Touched::Inode { ino: scope.ino, data: false }];
+        Outcome::changed(Answer::Attr(self.present(inode)), scope, touched)
+    }
+
+    /// A file is made and opened in one go; the lease follows in [`DataPlane::lease`].
+    pub(super) fn make_open(
+        &self,
+        session: &Session,
+        parent: NodeId,
+        name: &Name,
+        caller: Caller,
+        mode: u32,
+    ) -> Result<(Scope, create::Made)> {
+        let scope = self.scope(session, parent)?.writable()?;
+        let made = scope.tree.write(|txn| {
+            let made = create::create(txn, scope.ino, name, caller, mode, &Make::File, true)?;
+            self.leases.hold((scope.tree.tenant(), made.ino), (session.id, scope.node(made.ino)), true);
+            Ok(made)
+        })?;
+        Ok((scope, made))
+    }
+
+    /// Removes what was left by a file that could be made but not opened.
+    pub(super) fn unmake(&self, session: &Session, scope: &Scope, ino: Ino, name: &Name) {
+        let undone = scope.tree.write(|txn| remove::unlink(txn, scope.ino, name, &|_| false));
+        if let Err(error) = undone {
+            tracing::error!(%ino, error = &error as &dyn std::error::Error, "cannot take back a file that did not open");
+        }
+        self.leases.release((session.id, scope.node(ino)));
+        self.sweep(&scope.tree);
+    }
+}

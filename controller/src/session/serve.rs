@@ -1,0 +1,243 @@
+//! The conversation with one VMDS: opening, requests in, replies out.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use address_map::error::{MapError, Refusal, Result};
+use address_map::ids::{Slot, TenantId};
+use address_map::wire::{
+    Answer, Call, FrameSocket, Hello, PROTOCOL_MAX, PROTOCOL_MIN, SocketError, ToController, ToVmds, Welcome,
+};
+use thiserror::Error;
+
+use super::scope::Scope;
+use super::{DataPlane, Session, Touched};
+
+/// How long a VMDS may leave a frame untaken while its buffer is full.
+const SEND_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Why a conversation ended early.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The socket failed, or the VMDS sent what is no frame.
+    #[error("the link to the VMDS broke")]
+    Link(#[from] SocketError),
+    /// The first frame was not a greeting.
+    #[error("the VMDS did not say hello first")]
+    NoHello,
+    /// No common protocol version.
+    #[error(
+        "the VMDS {software} speaks protocol {min} to {max}, this controller {PROTOCOL_MIN} to {PROTOCOL_MAX}"
+    )]
+    Version {
+        /// Its software version.
+        software: String,
+        /// Its oldest protocol.
+        min: u16,
+        /// Its newest protocol.
+        max: u16,
+    },
+    /// A second greeting.
+    #[error("the VMDS said hello twice")]
+    SecondHello,
+}
+
+/// What a request leads to.
+pub(super) struct Outcome {
+    answer: Answer,
+    descriptor: Option<OwnedFd>,
+    slot: Slot,
+    tenant: TenantId,
+    touched: Vec<Touched>,
+}
+
+impl Outcome {
+    /// An answer to a request that others need not hear of.
+    pub(super) fn unchanged(answer: Answer) -> Self {
+        Self { answer, descriptor: None, slot: Slot::OWN, tenant: TenantId(0), touched: Vec::new() }
+    }
+
+    /// An answer to a change in the tree of `scope`.
+    pub(super) fn changed(answer: Answer, scope: &Scope, touched: Vec<Touched>) -> Self {
+        Self { answer, descriptor: None, slot: scope.slot, tenant: scope.tree.tenant(), touched }
+    }
+
+    /// With a descriptor.
+    pub(super) fn with_descriptor(self, descriptor: OwnedFd) -> Self {
+        Self { descriptor: Some(descriptor), ..self }
+    }
+}
+
+impl Session {
+    /// Cuts the link: the VMDS ends, and the agent starts another one.
+    pub(crate) fn disconnect(&self) {
+        if let Some(link) = self.link.lock().take() {
+            link.shutdown();
+        }
+    }
+
+    /// Sends without waiting; a VMDS whose buffer is full is cut off.
+    pub(super) fn send_now(&self, message: &ToVmds) -> bool {
+        let Some(link) = self.link.lock().clone() else { return false };
+        let sent = link.send_now(message);
+        if let Err(error) = &sent {
+            tracing::warn!(tenant = %self.tenant_name, error = error as &dyn std::error::Error, "cutting off the VMDS");
+            self.disconnect();
+        }
+        sent.is_ok()
+    }
+
+    fn reply(&self, id: u64, result: Result<Answer, Refusal>, descriptor: Option<OwnedFd>) {
+        let Some(link) = self.link.lock().clone() else { return };
+        let reply = ToVmds::Reply { id, result };
+        if let Err(error) = link.send(&reply, descriptor.as_ref().map(|fd| fd.as_fd())) {
+            tracing::warn!(tenant = %self.tenant_name, error = &error as &dyn std::error::Error, "cutting off the VMDS");
+            self.disconnect();
+        }
+    }
+}
+
+impl DataPlane {
+    /// Talks with one generation of a mount's VMDS until it is gone.
+    pub fn serve(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        socket: FrameSocket,
+        generation: u32,
+    ) -> Result<(), ServeError> {
+        let mut buffer = Vec::new();
+        let socket = Arc::new(socket);
+        socket.set_send_timeout(SEND_DEADLINE).map_err(SocketError::from)?;
+        if !welcome(session, &socket, generation, &mut buffer)? {
+            return Ok(());
+        }
+        *session.link.lock() = Some(socket.clone());
+        self.hub.connected(session);
+        let outcome = self.talk(session, &socket, &mut buffer);
+        session.disconnect();
+        outcome
+    }
+
+    fn talk(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        socket: &FrameSocket,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), ServeError> {
+        while let Some((message, _descriptor)) = socket.receive::<ToController>(buffer)? {
+            match message {
+                ToController::Request { id, call: Call::Sync { node } } => {
+                    self.sync_then_reply(session, id, node)
+                }
+                ToController::Request { id, call } => {
+                    let outcome = self.answer(session, call);
+                    self.reply(session, id, outcome);
+                }
+                ToController::Forgotten { fence } => self.hub.acknowledge(fence, session.id),
+                ToController::LeaseDropped { node } => self.release_lease(session, node),
+                ToController::Hello(_) => return Err(ServeError::SecondHello),
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&self, session: &Session, call: Call) -> Result<Outcome> {
+        match call {
+            Call::Lookup { parent, name } => self.lookup(session, parent, &name).map(Outcome::unchanged),
+            Call::Getattr { node } => self.getattr(session, node).map(Outcome::unchanged),
+            Call::Readlink { node } => self.readlink(session, node).map(Outcome::unchanged),
+            Call::List { node, after } => self.list(session, node, after).map(Outcome::unchanged),
+            Call::Getxattr { node, name } => self.getxattr(session, node, &name).map(Outcome::unchanged),
+            Call::Listxattr { node } => self.listxattr(session, node).map(Outcome::unchanged),
+            Call::Statfs { node } => self.statfs(session, node).map(Outcome::unchanged),
+            Call::Setattr { node, caller, change } => self.setattr(session, node, caller, change),
+            Call::Make { parent, name, caller, mode, what } => {
+                self.make(session, parent, name, caller, mode, &what)
+            }
+            Call::Create { parent, name, caller, mode } => self.create(session, parent, name, caller, mode),
+            Call::Link { node, parent, name } => self.link(session, node, parent, name),
+            Call::Unlink { parent, name } => self.unlink(session, parent, name),
+            Call::Rmdir { parent, name } => self.rmdir(session, parent, name),
+            Call::Rename { parent, name, new_parent, new_name, mode } => {
+                self.rename(session, (parent, name), (new_parent, new_name), mode)
+            }
+            Call::Setxattr { node, name, value, mode } => self.setxattr(session, node, &name, &value, mode),
+            Call::Removexattr { node, name } => self.removexattr(session, node, &name),
+            Call::Lease { node, write } => self.lease(session, node, write),
+            Call::CloseWrite { node } => self.close_write(session, node),
+            Call::Grow { node, size } => self.grow(session, node, size),
+            // Answered by `sync_then_reply`.
+            Call::Sync { .. } => Err(Refusal::Invalid.into()),
+        }
+    }
+
+    /// Replies; a change that others may have copies of is acknowledged when those are gone.
+    fn reply(&self, session: &Arc<Session>, id: u64, outcome: Result<Outcome>) {
+        match outcome {
+            Err(error) => {
+                log_failure(session, &error);
+                session.reply(id, Err(error.refusal()), None);
+            }
+            Ok(Outcome { answer, descriptor, touched, .. }) if touched.is_empty() => {
+                session.reply(id, Ok(answer), descriptor);
+            }
+            Ok(Outcome { answer, descriptor, touched, slot, tenant }) => {
+                let author = session.clone();
+                let done = Box::new(move || author.reply(id, Ok(answer), descriptor));
+                self.hub.invalidate((session.id, slot), tenant, &touched, done);
+            }
+        }
+    }
+
+    /// Durability takes a while: it is awaited elsewhere, and other requests go on.
+    fn sync_then_reply(&self, session: &Arc<Session>, id: u64, node: address_map::ids::NodeId) {
+        match self.prepare_sync(session, node) {
+            Err(error) => {
+                log_failure(session, &error);
+                session.reply(id, Err(error.refusal()), None);
+            }
+            Ok(()) => {
+                let session = session.clone();
+                self.committer.when_durable(move |durable| {
+                    if let Err(error) = &durable {
+                        log_failure(&session, error);
+                    }
+                    session.reply(id, durable.map(|()| Answer::Done).map_err(|error| error.refusal()), None);
+                });
+            }
+        }
+    }
+}
+
+fn log_failure(session: &Session, error: &MapError) {
+    if !matches!(error, MapError::Refused(_)) {
+        tracing::error!(tenant = %session.tenant_name, error = error as &dyn std::error::Error, "a request failed");
+    }
+}
+
+fn welcome(
+    session: &Session,
+    socket: &FrameSocket,
+    generation: u32,
+    buffer: &mut Vec<u8>,
+) -> Result<bool, ServeError> {
+    let Some((first, _)) = socket.receive::<ToController>(buffer)? else { return Ok(false) };
+    let ToController::Hello(Hello { protocol_min, protocol_max, software }) = first else {
+        return Err(ServeError::NoHello);
+    };
+    let protocol = PROTOCOL_MAX.min(protocol_max);
+    if protocol < PROTOCOL_MIN.max(protocol_min) {
+        let error = ServeError::Version { software, min: protocol_min, max: protocol_max };
+        socket.send(&ToVmds::Refused { reason: error.to_string() }, None)?;
+        return Err(error);
+    }
+    let welcome = Welcome {
+        protocol,
+        tenant: session.tenant_name.clone(),
+        generation,
+        options: session.options.clone(),
+    };
+    socket.send(&ToVmds::Welcome(welcome), None)?;
+    Ok(true)
+}

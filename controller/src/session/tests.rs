@@ -1,0 +1,326 @@
+//! The border, tried from the wire: what a VMDS that belongs to its tenant, or to an attacker, gets to see.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use address_map::attr::{AttrChange, Caller};
+use address_map::clock::SystemClock;
+use address_map::engine::{Committer, MemoryEngine};
+use address_map::error::Refusal;
+use address_map::ids::{Ino, NodeId, PoolId, ShardId, ShareId, Slot, TenantId};
+use address_map::map::AddressMap;
+use address_map::name::{LogicalPath, Name};
+use address_map::record::{Quota, Rights};
+use address_map::shard::Shard;
+use address_map::wire::{
+    Answer, Call, FrameSocket, Hello, Make, NodeAttr, PROTOCOL_MAX, PROTOCOL_MIN, RenameMode, SessionOptions,
+    Stale, ToController, ToVmds,
+};
+
+use super::{DataPlane, Passthrough, Session};
+use crate::map_service::PlaneServices;
+use crate::pool::Pools;
+use crate::resource::{PoolSpec, PosixSpec};
+use crate::services::{GrantOrder, GrantOutcome, MapService, PoolService, RevokeOrder, TenantSetup};
+
+const ALICE: TenantId = TenantId(1);
+const BOB: TenantId = TenantId(2);
+const CALLER: Caller = Caller { uid: 1000, gid: 1000 };
+
+struct NoPassthrough;
+
+impl Passthrough for NoPassthrough {
+    fn register(&self, _: BorrowedFd<'_>) -> Option<u32> {
+        None
+    }
+    fn unregister(&self, _: u32) {}
+}
+
+struct World {
+    plane: Arc<DataPlane>,
+    services: PlaneServices,
+    _pool: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let engine = Arc::new(MemoryEngine::new());
+        let shards = vec![Arc::new(Shard::new(ShardId(0), engine.clone(), 1000))];
+        let map = AddressMap::new(shards, Arc::new(SystemClock));
+        let plane = Arc::new(DataPlane::new(map, Pools::default(), Committer::new(engine)));
+        crate::housekeeping::start(&plane).unwrap();
+        let services = PlaneServices::new(plane.clone());
+        let pool = tempfile::tempdir().unwrap();
+        let spec = PoolSpec { posix: PosixSpec { path: pool.path().to_owned(), host: None } };
+        services.ensure_pool(PoolId(1), "default", &spec).unwrap();
+        for (id, name) in [(ALICE, "alice"), (BOB, "bob")] {
+            let setup = TenantSetup {
+                id,
+                name: name.to_owned(),
+                shard: ShardId(0),
+                pool: PoolId(1),
+                quota: Quota::default(),
+                root_uid: 1000,
+                root_mode: 0o755,
+            };
+            services.ensure_tenant(&setup).unwrap();
+        }
+        Self { plane, services, _pool: pool }
+    }
+
+    fn connect(&self, tenant: TenantId) -> Vmds {
+        let options = SessionOptions { ttl_ms: 1000, cache_entries: 10, leases_max: 10, metered: false };
+        let session = self.plane.begin_session(tenant, "somebody", options, Arc::new(NoPassthrough)).unwrap();
+        let (ours, theirs) = FrameSocket::pair().unwrap();
+        let (plane, serving) = (self.plane.clone(), session.clone());
+        std::thread::spawn(move || plane.serve(&serving, ours, 1));
+        let hello = Hello { protocol_min: PROTOCOL_MIN, protocol_max: PROTOCOL_MAX, software: "test".into() };
+        theirs.send(&ToController::Hello(hello), None).unwrap();
+        let vmds = Vmds { socket: theirs, session, plane: self.plane.clone() };
+        assert!(matches!(vmds.receive(), ToVmds::Welcome(_)));
+        vmds
+    }
+
+    fn grant(&self, id: u64, path: &str, target: &str, rights: Rights) {
+        let order = GrantOrder {
+            id: ShareId(id),
+            owner: ALICE,
+            path: LogicalPath::parse(path.as_bytes()).unwrap(),
+            grantee: BOB,
+            target: LogicalPath::parse(target.as_bytes()).unwrap(),
+            rights,
+            expires: None,
+        };
+        assert!(matches!(self.services.grant(&order).unwrap(), GrantOutcome::Granted(_)));
+    }
+}
+
+/// A VMDS by hand. It forgets whatever it is told to, at once.
+struct Vmds {
+    socket: FrameSocket,
+    session: Arc<Session>,
+    plane: Arc<DataPlane>,
+}
+
+impl Vmds {
+    fn receive(&self) -> ToVmds {
+        self.socket.receive(&mut Vec::new()).unwrap().expect("the controller is there").0
+    }
+
+    fn call(&self, call: Call) -> Result<Answer, Refusal> {
+        self.socket.send(&ToController::Request { id: 1, call }, None).unwrap();
+        loop {
+            match self.receive() {
+                ToVmds::Reply { id: 1, result } => return result,
+                ToVmds::Stale { fence, .. } => {
+                    self.socket.send(&ToController::Forgotten { fence }, None).unwrap()
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn lookup(&self, parent: NodeId, name: &str) -> Result<NodeAttr, Refusal> {
+        match self.call(Call::Lookup { parent, name: Name::new(name.as_bytes()).unwrap() })? {
+            Answer::Found(found) => Ok(found),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn make(&self, parent: NodeId, name: &str, what: Make) -> Result<NodeId, Refusal> {
+        let name = Name::new(name.as_bytes()).unwrap();
+        match self.call(Call::Make { parent, name, caller: CALLER, mode: 0o755, what })? {
+            Answer::Made { target, .. } => Ok(target.node),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn names(&self, node: NodeId) -> Result<Vec<String>, Refusal> {
+        match self.call(Call::List { node, after: 0 })? {
+            Answer::Page { entries, end: true } => Ok(entries.iter().map(|e| e.name.to_string()).collect()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn rename(&self, from: (NodeId, &str), to: (NodeId, &str)) -> Result<Answer, Refusal> {
+        let name = |name: &str| Name::new(name.as_bytes()).unwrap();
+        self.call(Call::Rename {
+            parent: from.0,
+            name: name(from.1),
+            new_parent: to.0,
+            new_name: name(to.1),
+            mode: RenameMode::Replace,
+        })
+    }
+}
+
+impl Drop for Vmds {
+    fn drop(&mut self) {
+        self.socket.shutdown();
+        self.plane.end_session(&self.session);
+    }
+}
+
+/// Alice has `/data/set/file` and `/private`; `/data/set` is bob's `/in/set`.
+fn shared(rights: Rights) -> (World, Vmds, Vmds, NodeId) {
+    let world = World::new();
+    let alice = world.connect(ALICE);
+    let data = alice.make(NodeId::ROOT, "data", Make::Directory).unwrap();
+    let set = alice.make(data, "set", Make::Directory).unwrap();
+    alice.make(set, "file", Make::File).unwrap();
+    alice.make(NodeId::ROOT, "private", Make::File).unwrap();
+    world.grant(9, "/data/set", "/in/set", rights);
+    let bob = world.connect(BOB);
+    let inside = bob.lookup(NodeId::ROOT, "in").unwrap().node;
+    let root = bob.lookup(inside, "set").unwrap().node;
+    (world, alice, bob, root)
+}
+
+#[test]
+fn two_tenants_have_the_same_names_and_nothing_in_common() {
+    let world = World::new();
+    let (alice, bob) = (world.connect(ALICE), world.connect(BOB));
+    alice.make(NodeId::ROOT, "same", Make::Directory).unwrap();
+    alice.make(NodeId::ROOT, "only-alice", Make::File).unwrap();
+    let theirs = bob.make(NodeId::ROOT, "same", Make::File).unwrap();
+    assert_eq!(bob.names(NodeId::ROOT).unwrap(), ["same"]);
+    assert_eq!(bob.lookup(NodeId::ROOT, "only-alice"), Err(Refusal::NotFound));
+    assert!(theirs.is_own());
+}
+
+#[test]
+fn a_guessed_node_outside_of_the_share_does_not_exist() {
+    let (_world, alice, bob, root) = shared(Rights::ReadWrite);
+    let slot = root.slot();
+    let private = alice.lookup(NodeId::ROOT, "private").unwrap().node.ino();
+    let data = alice.lookup(NodeId::ROOT, "data").unwrap().node.ino();
+    for outside in [private, data, Ino::ROOT, Ino(12345)] {
+        let node = NodeId::new(slot, outside);
+        assert_eq!(bob.call(Call::Getattr { node }), Err(Refusal::NotFound), "{node}");
+        assert_eq!(bob.call(Call::Lease { node, write: false }), Err(Refusal::NotFound), "{node}");
+        assert_eq!(bob.names(node), Err(Refusal::NotFound), "{node}");
+        assert_eq!(bob.make(node, "planted", Make::File), Err(Refusal::NotFound), "{node}");
+        let change = AttrChange { mode: Some(0o777), ..AttrChange::default() };
+        let call = Call::Setattr { node, caller: CALLER, change };
+        assert_eq!(bob.call(call), Err(Refusal::NotFound), "{node}");
+    }
+    for other_slot in [slot.0 + 1, u16::MAX] {
+        let node = NodeId::new(Slot(other_slot), root.ino());
+        assert_eq!(bob.call(Call::Getattr { node }), Err(Refusal::NotFound), "{node}");
+    }
+}
+
+#[test]
+fn a_share_is_live_in_both_directions() {
+    let (_world, alice, bob, root) = shared(Rights::ReadWrite);
+    let own_root = NodeId::new(Slot::OWN, root.ino());
+    assert_eq!(bob.lookup(root, "later"), Err(Refusal::NotFound));
+    // Alice's change is acknowledged only when bob has forgotten that the name did not exist.
+    let forgetting = std::thread::spawn(move || {
+        let ToVmds::Stale { fence, items } = bob.receive() else { panic!("bob hears of the change") };
+        assert_eq!(items, [Stale::Inode { node: root, data: true }]);
+        bob.socket.send(&ToController::Forgotten { fence }, None).unwrap();
+        bob
+    });
+    alice.make(own_root, "later", Make::File).unwrap();
+    let bob = forgetting.join().unwrap();
+    bob.lookup(root, "later").unwrap();
+    let telling = std::thread::spawn(move || {
+        bob.make(root, "from-bob", Make::File).unwrap();
+        bob
+    });
+    let ToVmds::Stale { fence, items } = alice.receive() else { panic!("alice hears of the change") };
+    assert!(matches!(&items[..], [Stale::Entry { parent, .. }] if *parent == own_root), "{items:?}");
+    alice.socket.send(&ToController::Forgotten { fence }, None).unwrap();
+    drop(telling.join().unwrap());
+    alice.lookup(own_root, "from-bob").unwrap();
+}
+
+#[test]
+fn a_read_only_share_can_be_looked_at_and_not_changed() {
+    let (_world, _alice, bob, root) = shared(Rights::ReadOnly);
+    let file = bob.lookup(root, "file").unwrap().node;
+    assert!(matches!(bob.call(Call::Lease { node: file, write: false }), Ok(Answer::Leased { .. })));
+    assert_eq!(bob.call(Call::Lease { node: file, write: true }), Err(Refusal::ReadOnly));
+    assert_eq!(bob.make(root, "new", Make::File), Err(Refusal::ReadOnly));
+    assert_eq!(
+        bob.call(Call::Unlink { parent: root, name: Name::new(b"file").unwrap() }),
+        Err(Refusal::ReadOnly)
+    );
+    let change = AttrChange { size: Some(0), ..AttrChange::default() };
+    assert_eq!(bob.call(Call::Setattr { node: file, caller: CALLER, change }), Err(Refusal::ReadOnly));
+    assert_eq!(bob.call(Call::Grow { node: file, size: 10 }), Err(Refusal::ReadOnly));
+}
+
+#[test]
+fn nothing_is_moved_or_linked_across_the_border() {
+    let (_world, _alice, bob, root) = shared(Rights::ReadWrite);
+    let file = bob.lookup(root, "file").unwrap().node;
+    assert_eq!(bob.rename((root, "file"), (NodeId::ROOT, "stolen")), Err(Refusal::CrossesShare));
+    let name = Name::new(b"stolen").unwrap();
+    assert_eq!(bob.call(Call::Link { node: file, parent: NodeId::ROOT, name }), Err(Refusal::CrossesShare));
+    let inside = bob.lookup(NodeId::ROOT, "in").unwrap().node;
+    let rmdir = Call::Rmdir { parent: inside, name: Name::new(b"set").unwrap() };
+    assert_eq!(bob.call(rmdir), Err(Refusal::ShareRoot));
+    bob.rename((inside, "set"), (NodeId::ROOT, "moved")).unwrap();
+    assert_eq!(bob.lookup(NodeId::ROOT, "moved").unwrap().node, root);
+}
+
+#[test]
+fn what_the_owner_moves_out_of_the_share_is_gone() {
+    let (_world, alice, bob, root) = shared(Rights::ReadWrite);
+    let file = bob.lookup(root, "file").unwrap().node;
+    let own_root = NodeId::new(Slot::OWN, root.ino());
+    std::thread::scope(|scope| {
+        scope.spawn(|| alice.rename((own_root, "file"), (NodeId::ROOT, "file")).unwrap());
+        let ToVmds::Stale { fence, .. } = bob.receive() else { panic!("bob hears of the change") };
+        bob.socket.send(&ToController::Forgotten { fence }, None).unwrap();
+    });
+    assert_eq!(bob.call(Call::Getattr { node: file }), Err(Refusal::NotFound));
+}
+
+#[test]
+fn a_revoked_share_is_refused_at_once_and_its_slot_leads_nowhere() {
+    let (world, _alice, bob, root) = shared(Rights::ReadOnly);
+    let order = RevokeOrder { id: ShareId(9), owner: ALICE, grantee: BOB };
+    let receipt = std::thread::scope(|scope| {
+        let revoking = scope.spawn(|| world.services.revoke(&order).unwrap());
+        let ToVmds::Stale { fence, items } = bob.receive() else { panic!("bob hears of it") };
+        assert!(items.contains(&Stale::Slot(root.slot())), "{items:?}");
+        bob.socket.send(&ToController::Forgotten { fence }, None).unwrap();
+        revoking.join().unwrap()
+    });
+    assert_eq!((receipt.mounts_dropped, receipt.mounts_unreached.len()), (1, 0));
+    assert_eq!(bob.call(Call::Getattr { node: root }), Err(Refusal::NotFound));
+    assert_eq!(bob.names(root), Err(Refusal::NotFound));
+    let inside = bob.lookup(NodeId::ROOT, "in").unwrap().node;
+    assert_eq!(bob.lookup(inside, "set"), Err(Refusal::NotFound));
+    assert!(bob.names(inside).unwrap().is_empty());
+    std::thread::scope(|scope| {
+        scope.spawn(|| world.grant(10, "/data", "/in/again", Rights::ReadOnly));
+        let ToVmds::Stale { fence, .. } = bob.receive() else { panic!("bob hears of the new share") };
+        bob.socket.send(&ToController::Forgotten { fence }, None).unwrap();
+    });
+    assert_eq!(bob.call(Call::Getattr { node: root }), Err(Refusal::NotFound));
+}
+
+#[test]
+fn a_silent_vmds_delays_others_no_longer_than_the_deadline_and_is_cut_off() {
+    let (_world, alice, bob, root) = shared(Rights::ReadWrite);
+    assert_eq!(bob.lookup(root, "later"), Err(Refusal::NotFound));
+    let began = std::time::Instant::now();
+    alice.make(NodeId::new(Slot::OWN, root.ino()), "later", Make::File).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(matches!(bob.receive(), ToVmds::Stale { .. }));
+    assert!(bob.socket.receive::<ToVmds>(&mut Vec::new()).unwrap().is_none());
+}
+
+#[test]
+fn what_is_no_frame_ends_the_conversation_and_nothing_else() {
+    let world = World::new();
+    let (alice, bob) = (world.connect(ALICE), world.connect(BOB));
+    rustix::net::send(&bob.socket, b"\xff\xff\xff\xff", rustix::net::SendFlags::empty()).unwrap();
+    assert!(bob.socket.receive::<ToVmds>(&mut Vec::new()).unwrap().is_none());
+    alice.make(NodeId::ROOT, "fine", Make::File).unwrap();
+}

@@ -1,0 +1,118 @@
+//! What the modules have in common: worlds of the binaries built with this test, and short ways to say things.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use serde_json::Value;
+use tests::{Binaries, World, ok};
+
+/// Bound of waits for things that happen by themselves, and soon.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// The binaries that cargo built with this test.
+pub(crate) fn binaries() -> Binaries {
+    Binaries {
+        controller: env!("CARGO_BIN_EXE_tests-vmds-controller").into(),
+        ctl: env!("CARGO_BIN_EXE_tests-vmdsctl").into(),
+        vmds: env!("CARGO_BIN_EXE_tests-vmds").into(),
+    }
+}
+
+/// A world of its own for a test.
+#[track_caller]
+pub(crate) fn world() -> World {
+    World::start(binaries())
+}
+
+/// Checks the same in an empty local directory, in a tenant's tree, and in the tree of a tenant with a quota, whose
+/// bytes go another way. The first shows that it is POSIX that is asked for, and not what VMDS happens to do.
+pub(crate) fn everywhere(check: impl Fn(&Path)) {
+    let world = world();
+    let local = world.dir().join("local");
+    fs::create_dir(&local).unwrap();
+    eprintln!("in a local directory:");
+    check(&local);
+    eprintln!("in a tenant's tree:");
+    check(&world.mounted("plain"));
+    eprintln!("in the tree of a tenant with a quota:");
+    world.ctl(&["tenant", "create", "metered", "--quota-bytes", "64GiB"]);
+    check(&world.mount("metered"));
+    world.ctl(&["check"]);
+}
+
+/// Fails the test unless `result` is this error.
+#[track_caller]
+pub(crate) fn assert_errno<T>(result: io::Result<T>, errno: Errno) {
+    match result {
+        Ok(_) => panic!("expected {errno:?}, but it succeeded"),
+        Err(error) => {
+            assert_eq!(error.raw_os_error(), Some(errno.raw_os_error()), "expected {errno:?}: {error}")
+        }
+    }
+}
+
+/// Fails the test if anything is known under `path`: by name, by listing or by opening.
+#[track_caller]
+pub(crate) fn assert_unknown(path: &Path) {
+    assert_errno(fs::symlink_metadata(path), Errno::NOENT);
+    assert_errno(fs::File::open(path), Errno::NOENT);
+    assert_errno(fs::read_dir(path), Errno::NOENT);
+    let parent = path.parent().unwrap();
+    if parent.exists() {
+        assert!(!names(parent).contains(&path.file_name().unwrap().to_str().unwrap().to_owned()));
+    }
+}
+
+/// The names in a directory, sorted.
+#[track_caller]
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let list = fs::read_dir(dir).unwrap_or_else(|e| panic!("list {}: {e}", dir.display()));
+    let mut names: Vec<String> =
+        list.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Runs a shell command in a directory; it must succeed. Gives what it printed.
+#[track_caller]
+pub(crate) fn sh(dir: &Path, script: &str) -> String {
+    ok(Command::new("sh").arg("-euc").arg(script).current_dir(dir))
+}
+
+/// A Python program that works in a directory.
+pub(crate) fn python(dir: &Path, program: &str) -> Command {
+    let mut command = Command::new("python3");
+    command.arg("-c").arg(program).current_dir(dir);
+    command
+}
+
+/// The items of a list that `vmdsctl -o json` has printed.
+#[track_caller]
+pub(crate) fn items(list: Value) -> Vec<Value> {
+    match list {
+        Value::Object(mut fields) => match fields.remove("items") {
+            Some(Value::Array(items)) => items,
+            _ => panic!("a list has items, this has {fields:?}"),
+        },
+        Value::Array(items) => items,
+        other => panic!("not a list: {other}"),
+    }
+}
+
+/// Everything that is wanted of the controller: kind, name and spec of all resources.
+#[track_caller]
+pub(crate) fn wanted(world: &World) -> Vec<(String, Value, Value)> {
+    let kinds = ["pools", "tenants", "shares", "mounts"];
+    let of_kind = |kind: &str| {
+        let items = items(world.ctl_json(&["get", kind]));
+        items
+            .into_iter()
+            .map(|item| (kind.to_owned(), item["metadata"]["name"].clone(), item["spec"].clone()))
+            .collect()
+    };
+    kinds.map(of_kind).into_iter().flat_map(|list: Vec<_>| list).collect()
+}

@@ -1,0 +1,26 @@
+//! End-to-end tests: real processes, real kernel mounts, real programs. One module per promise.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail right there")]
+
+mod documents;
+mod durability;
+mod files;
+mod help;
+mod isolation;
+mod lifecycle;
+mod listing;
+mod locate;
+mod metadata;
+mod names;
+mod programs;
+mod quota;
+mod refusals;
+mod resources;
+mod scale;
+mod share_border;
+mod share_end;
+mod share_live;
+mod share_names;
+mod sqlite;
+mod storms;
+mod trust;

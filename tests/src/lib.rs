@@ -1,0 +1,19 @@
+//! The harness of the end-to-end tests: a [`World`] of its own for every test, helpers that wait for conditions,
+//! run commands and build trees.
+//!
+//! Everything here may be used by benchmarks too. It never looks into the insides of the processes it starts: it
+//! knows their command lines, `/proc` and the mounts.
+
+mod fixture;
+mod mounts;
+mod process;
+mod snapshot;
+mod wait;
+mod world;
+
+pub use fixture::{Random, tree};
+pub use mounts::{Mount, detach_all_under, mounts_under};
+pub use process::{Outcome, Process, children, env_of, fds_of, ok, run, run_within, status_field};
+pub use snapshot::{Snapshot, snapshot};
+pub use wait::{wait_for, wait_until};
+pub use world::{Binaries, World};

@@ -1,0 +1,332 @@
+//! A controller with directories of its own, and everything that belongs to it.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::mounts::{detach_all_under, mounts_under};
+use crate::process::{Outcome, Process, children, run, wait_child};
+use crate::wait::{wait_for, wait_until};
+
+/// How long a controller may take until it says that it is ready.
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a controller may take to end after SIGTERM, and its VMDSes after it.
+const END_DEADLINE: Duration = Duration::from_secs(20);
+/// After this long a test is taken for stuck: its mounts are aborted, so that it fails instead of hanging.
+const STUCK_AFTER: Duration = Duration::from_secs(900);
+/// What the controller prints when it is ready.
+const READY: &str = "vmds-controller ready";
+
+/// The binaries a world is made of.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    /// `vmds-controller`.
+    pub controller: PathBuf,
+    /// `vmdsctl`.
+    pub ctl: PathBuf,
+    /// `vmds`.
+    pub vmds: PathBuf,
+}
+
+/// A running controller with a temporary directory that holds its state, its socket and all mount points.
+///
+/// Dropping it ends the controller, unmounts what is left and fails the test if anything was left.
+#[derive(Debug)]
+pub struct World {
+    binaries: Binaries,
+    arguments: Vec<String>,
+    dir: TempDir,
+    controller: Option<Child>,
+    starts: u32,
+    /// Every VMDS ever seen, to see at the end that none is left.
+    seen: RefCell<HashSet<Process>>,
+    _watchdog: Sender<()>,
+}
+
+impl World {
+    /// Starts a controller and waits until it is ready.
+    #[track_caller]
+    pub fn start(binaries: Binaries) -> Self {
+        Self::start_with(binaries, &[])
+    }
+
+    /// Starts a controller with more arguments and waits until it is ready.
+    #[track_caller]
+    pub fn start_with(binaries: Binaries, arguments: &[&str]) -> Self {
+        assert!(rustix::process::geteuid().is_root(), "these tests mount file systems: run them as root");
+        assert!(Path::new("/dev/fuse").exists(), "these tests need FUSE: /dev/fuse is missing");
+        let dir =
+            tempfile::Builder::new().prefix("vmds-test-").tempdir().expect("make a temporary directory");
+        // Tests act as other users too.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("open the directory to all");
+        let watchdog = watch(dir.path().to_owned());
+        let mut world = Self {
+            binaries,
+            arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
+            dir,
+            controller: None,
+            starts: 0,
+            seen: RefCell::default(),
+            _watchdog: watchdog,
+        };
+        world.start_controller();
+        world
+    }
+
+    /// The temporary directory of this world.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where the controller keeps its state.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir().join("state")
+    }
+
+    /// Where the controller's socket is.
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir().join("run")
+    }
+
+    /// Where tenants are mounted unless a test says otherwise.
+    pub fn mount_point(&self, tenant: &str) -> PathBuf {
+        self.dir().join("mnt").join(tenant)
+    }
+
+    /// The command that starts a controller on the directories of this world.
+    pub fn serve_command(&self) -> Command {
+        let mut command = Command::new(&self.binaries.controller);
+        command.arg("serve").arg("--state-dir").arg(self.state_dir()).arg("--run-dir").arg(self.run_dir());
+        command.arg("--vmds").arg(&self.binaries.vmds).args(&self.arguments);
+        command
+    }
+
+    /// Starts the controller, which must not be running, and waits until it is ready.
+    #[track_caller]
+    pub fn start_controller(&mut self) {
+        assert!(self.controller.is_none(), "the controller is running already");
+        self.starts += 1;
+        let log = self.log_path();
+        let file = File::create(&log).expect("make the log");
+        let mut command = self.serve_command();
+        command.stdin(Stdio::null()).stdout(file.try_clone().expect("duplicate a descriptor")).stderr(file);
+        let mut child = command.spawn().expect("start the controller");
+        let ended = wait_for("the controller says that it is ready", READY_DEADLINE, || {
+            if self.log().lines().any(|line| line.starts_with(READY)) {
+                return Some(None);
+            }
+            child.try_wait().expect("ask for a child's state").map(Some)
+        });
+        if let Some(status) = ended {
+            panic!("the controller ended while it started: {status}\n{}", self.log());
+        }
+        self.controller = Some(child);
+    }
+
+    /// Asks the controller to end, waits until it has, and until its VMDSes have.
+    #[track_caller]
+    pub fn stop_controller(&mut self) -> ExitStatus {
+        let controller = self.controller();
+        self.see();
+        controller.signal(Signal::TERM);
+        let mut child = self.controller.take().expect("the controller runs");
+        let status = wait_child(&mut child, END_DEADLINE);
+        if status.is_none() {
+            let _ = child.kill();
+            wait_child(&mut child, END_DEADLINE);
+        }
+        let status = status.unwrap_or_else(|| panic!("the controller ignores SIGTERM:\n{}", self.log()));
+        wait_until("all VMDSes end with the controller", END_DEADLINE, || self.remaining().is_empty());
+        status
+    }
+
+    /// Kills the controller as a crash would. Its VMDSes and mounts are left as they are.
+    #[track_caller]
+    pub fn kill_controller(&mut self) {
+        self.see();
+        let mut child = self.controller.take().expect("the controller runs");
+        child.kill().expect("kill the controller");
+        child.wait().expect("wait for the controller");
+    }
+
+    /// The process of the controller.
+    #[track_caller]
+    pub fn controller(&self) -> Process {
+        let child = self.controller.as_ref().expect("the controller runs");
+        Process::find(child.id())
+            .unwrap_or_else(|| panic!("the controller has ended by itself:\n{}", self.log()))
+    }
+
+    /// The VMDSes that run now.
+    #[track_caller]
+    pub fn vmdses(&self) -> Vec<Process> {
+        let vmdses: Vec<Process> = children(self.controller().pid)
+            .into_iter()
+            .filter(|p| {
+                fs::read_link(format!("/proc/{}/exe", p.pid)).is_ok_and(|exe| exe == self.binaries.vmds)
+            })
+            .collect();
+        self.seen.borrow_mut().extend(&vmdses);
+        vmdses
+    }
+
+    /// The only VMDS that runs now.
+    #[track_caller]
+    pub fn vmds(&self) -> Process {
+        match self.vmdses()[..] {
+            [only] => only,
+            ref others => panic!("expected one VMDS, there are {}:\n{}", others.len(), self.log()),
+        }
+    }
+
+    /// What the controller, in its present life, has printed.
+    pub fn log(&self) -> String {
+        fs::read(self.log_path())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir().join(format!("controller-{}.log", self.starts))
+    }
+
+    /// Remembers all children of the controller, whatever they are.
+    fn see(&self) {
+        if let Some(child) = &self.controller {
+            self.seen.borrow_mut().extend(children(child.id()));
+        }
+    }
+
+    /// Processes of this world, other than the controller, that have not ended.
+    fn remaining(&self) -> Vec<Process> {
+        self.seen.borrow().iter().copied().filter(|p| p.is_alive()).collect()
+    }
+}
+
+/// Commands.
+impl World {
+    /// A `vmdsctl` command for this world's controller.
+    pub fn ctl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binaries.ctl);
+        command.arg("--run-dir").arg(self.run_dir()).args(arguments);
+        command
+    }
+
+    /// Runs `vmdsctl`; it must succeed. Gives what it printed.
+    #[track_caller]
+    pub fn ctl(&self, arguments: &[&str]) -> String {
+        let outcome = run(&mut self.ctl_command(arguments));
+        assert!(outcome.status.success(), "{outcome}\n--- controller ---\n{}", self.log());
+        outcome.stdout
+    }
+
+    /// Runs `vmdsctl -o json`; it must succeed. Gives what it printed.
+    #[track_caller]
+    pub fn ctl_json(&self, arguments: &[&str]) -> Value {
+        let printed = self.ctl(&[&["-o", "json"], arguments].concat());
+        serde_json::from_str(&printed)
+            .unwrap_or_else(|e| panic!("{arguments:?} printed no JSON ({e}):\n{printed}"))
+    }
+
+    /// Runs `vmdsctl`; it must refuse with exit code 1 and one line that says why. Gives the line.
+    #[track_caller]
+    pub fn ctl_refuses(&self, arguments: &[&str]) -> String {
+        let outcome = run(&mut self.ctl_command(arguments));
+        assert_eq!(outcome.status.code(), Some(1), "{outcome}\n--- controller ---\n{}", self.log());
+        one_line(&outcome)
+    }
+
+    /// Creates a tenant.
+    #[track_caller]
+    pub fn tenant(&self, name: &str) {
+        self.ctl(&["tenant", "create", name]);
+    }
+
+    /// Mounts a tenant at its mount point of this world.
+    #[track_caller]
+    pub fn mount(&self, tenant: &str) -> PathBuf {
+        let dir = self.mount_point(tenant);
+        fs::create_dir_all(&dir).expect("make a mount point");
+        self.mount_at(tenant, &dir, &[]);
+        dir
+    }
+
+    /// Mounts a tenant somewhere, with options.
+    #[track_caller]
+    pub fn mount_at(&self, tenant: &str, dir: &Path, options: &[&str]) {
+        let dir = dir.to_str().expect("test paths are text");
+        self.ctl(&[&["mount", tenant, dir], options].concat());
+        self.vmdses();
+    }
+
+    /// Creates a tenant and mounts it.
+    #[track_caller]
+    pub fn mounted(&self, tenant: &str) -> PathBuf {
+        self.tenant(tenant);
+        self.mount(tenant)
+    }
+}
+
+/// The one line a refused command says; fails the test if it says more, or less.
+#[track_caller]
+fn one_line(outcome: &Outcome) -> String {
+    let said = outcome.stderr.trim_end_matches('\n');
+    assert!(
+        !said.is_empty() && !said.contains('\n') && !said.contains("panicked"),
+        "not one line:\n{outcome}"
+    );
+    said.to_owned()
+}
+
+/// Aborts everything mounted under `dir` when the returned sender is not dropped in time.
+fn watch(dir: PathBuf) -> Sender<()> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        if receiver.recv_timeout(STUCK_AFTER) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("{}: not done after {STUCK_AFTER:?}, aborting its mounts", dir.display());
+            detach_all_under(&dir);
+        }
+    });
+    sender
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.see();
+        let mut left = Vec::new();
+        if let Some(mut child) = self.controller.take() {
+            if let Some(process) = Process::find(child.id()) {
+                process.signal(Signal::TERM);
+            }
+            if wait_child(&mut child, END_DEADLINE).is_none() {
+                left.push("the controller, which ignored SIGTERM".to_owned());
+                // Ends the wait of whoever is stuck in a mount, the controller itself included.
+                detach_all_under(self.dir.path());
+                let _ = child.kill();
+                wait_child(&mut child, END_DEADLINE);
+            }
+            let mounts = mounts_under(self.dir.path()).into_iter().filter(|mount| mount.kind == "fuse.vmds");
+            left.extend(mounts.map(|mount| format!("the mount {}", mount.point.display())));
+        }
+        detach_all_under(self.dir.path());
+        for process in self.remaining() {
+            left.push(format!("process {}", process.pid));
+            process.signal(Signal::KILL);
+        }
+        if thread::panicking() {
+            eprintln!("--- controller of the failed test ---\n{}", self.log());
+        } else {
+            assert!(left.is_empty(), "left behind: {}\n{}", left.join(", "), self.log());
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! One leased descriptor and the plain system calls on it. Nothing here knows of caches, quotas or the kernel's
+//! requests.
+
+use std::cell::RefCell;
+use std::io::IoSliceMut;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use address_map::attr::{Attr, Timestamp};
+use address_map::wire::Lease;
+use rustix::fs::{AtFlags, FallocateFlags, SeekFrom, Statx, StatxFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+
+/// Most bytes copied by one request, so that no thread of the pool is taken for long; callers go on with the rest.
+const COPY_MAX: usize = 64 * 1024 * 1024;
+
+/// A leased descriptor.
+#[derive(Debug)]
+pub(crate) struct Held {
+    fd: OwnedFd,
+    /// How the controller said to use it.
+    pub(crate) lease: Lease,
+    /// Size up to which growth is known to be charged, bytes.
+    charged: AtomicU64,
+}
+
+thread_local! {
+    /// Scratch space for reads, kept by each thread that reads.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How a read that must not wait ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Quick {
+    /// All there is was read: this many bytes.
+    Read(usize),
+    /// It would have to wait for the storage.
+    WouldWait,
+}
+
+impl Held {
+    /// Takes over a descriptor.
+    pub(crate) fn new(fd: OwnedFd, lease: Lease) -> Self {
+        Self { fd, lease, charged: AtomicU64::new(0) }
+    }
+
+    /// Gives `use_it` a buffer of `size` bytes that belongs to this thread.
+    pub(crate) fn with_buffer<T>(size: usize, use_it: impl FnOnce(&mut [u8]) -> T) -> T {
+        BUFFER.with_borrow_mut(|buffer| {
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            use_it(&mut buffer[..size])
+        })
+    }
+
+    /// Reads what the page cache has.
+    pub(crate) fn read_quickly(&self, offset: u64, into: &mut [u8]) -> Quick {
+        let mut done = 0;
+        while done < into.len() {
+            let mut rest = [IoSliceMut::new(&mut into[done..])];
+            match rustix::io::preadv2(&self.fd, &mut rest, offset + done as u64, ReadWriteFlags::NOWAIT) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(Errno::INTR) => {}
+                Err(_) => return Quick::WouldWait,
+            }
+        }
+        Quick::Read(done)
+    }
+
+    /// Reads until `into` is full or the file ends.
+    pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> Result<usize, Errno> {
+        let mut done = 0;
+        while done < into.len() {
+            match rustix::io::pread(&self.fd, &mut into[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(Errno::INTR) => {}
+                // What was read is good; the error comes back with the next request.
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes all of `data`, or as much as goes.
+    pub(crate) fn write(&self, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+        let mut done = 0;
+        while done < data.len() {
+            match rustix::io::pwrite(&self.fd, &data[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(written) => done += written,
+                Err(Errno::INTR) => {}
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Makes the bytes durable, and with `all` the attributes of the backing file as well.
+    pub(crate) fn sync(&self, all: bool) -> Result<(), Errno> {
+        if all { rustix::fs::fsync(&self.fd) } else { rustix::fs::fdatasync(&self.fd) }
+    }
+
+    /// `fallocate(2)`.
+    pub(crate) fn allocate(&self, mode: FallocateFlags, offset: u64, len: u64) -> Result<(), Errno> {
+        rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.fd, mode, offset, len))
+    }
+
+    /// `lseek(2)` for data and holes. Moves the position of the descriptor, which nobody uses.
+    pub(crate) fn seek(&self, to: SeekFrom) -> Result<u64, Errno> {
+        rustix::fs::seek(&self.fd, to)
+    }
+
+    /// `copy_file_range(2)`; may copy less than asked.
+    pub(crate) fn copy_to(
+        &self,
+        mut from: u64,
+        target: &Held,
+        mut to: u64,
+        len: u64,
+    ) -> Result<usize, Errno> {
+        let len = usize::try_from(len).map_or(COPY_MAX, |len| len.min(COPY_MAX));
+        rustix::io::retry_on_intr(|| {
+            rustix::fs::copy_file_range(&self.fd, Some(&mut from), &target.fd, Some(&mut to), len)
+        })
+    }
+
+    /// Size, in bytes.
+    pub(crate) fn size(&self) -> Result<u64, Errno> {
+        Ok(rustix::fs::fstat(&self.fd)?.st_size.unsigned_abs())
+    }
+
+    /// Brings size, blocks and times of `attr` up to date. May wait for the storage.
+    pub(crate) fn refresh(&self, attr: Attr) -> Result<Attr, Errno> {
+        Ok(merge(attr, &self.statx(AtFlags::empty())?))
+    }
+
+    /// As [`Held::refresh`], but only if the file lies on a local disk, where it needs no waiting.
+    pub(crate) fn refresh_quickly(&self, attr: Attr) -> Option<Attr> {
+        // Network file systems have no block device of their own, so their major number is 0. For them the call
+        // answers from memory and is not to be believed; for a disk that memory is the truth.
+        let stat = self.statx(AtFlags::STATX_DONT_SYNC).ok()?;
+        (stat.stx_dev_major != 0).then(|| merge(attr, &stat))
+    }
+
+    fn statx(&self, flags: AtFlags) -> Result<Statx, Errno> {
+        let wanted = StatxFlags::SIZE | StatxFlags::BLOCKS | StatxFlags::MTIME;
+        rustix::fs::statx(&self.fd, c"", flags | AtFlags::EMPTY_PATH, wanted)
+    }
+
+    /// Whether the file may reach `end` bytes without a further charge.
+    pub(crate) fn is_charged(&self, end: u64) -> bool {
+        end <= self.charged.load(Ordering::Acquire)
+    }
+
+    /// Growth up to `end` bytes is charged.
+    pub(crate) fn charged(&self, end: u64) {
+        self.charged.fetch_max(end, Ordering::AcqRel);
+    }
+
+    /// The size has been changed by others than our writes: nothing is known of what is charged.
+    pub(crate) fn forget_charge(&self) {
+        self.charged.store(0, Ordering::Release);
+    }
+}
+
+fn merge(attr: Attr, stat: &Statx) -> Attr {
+    let mtime = Timestamp::new(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
+    Attr { size: stat.stx_size, blocks: stat.stx_blocks, mtime, ctime: attr.ctime.max(mtime), ..attr }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{file_attr, held};
+
+    #[test]
+    fn reads_and_writes_are_whole() {
+        let file = held(b"0123456789", true);
+        let mut buffer = [0; 16];
+        assert_eq!(file.read(4, &mut buffer), Ok(6));
+        assert_eq!(&buffer[..6], b"456789");
+        assert_eq!(file.write(8, b"abcd"), Ok(4));
+        assert_eq!(file.size(), Ok(12));
+        match file.read_quickly(0, &mut buffer) {
+            Quick::Read(read) => assert_eq!(&buffer[..read], b"01234567abcd"),
+            Quick::WouldWait => {} // not every file system can tell
+        }
+    }
+
+    #[test]
+    fn times_and_size_come_from_the_file() {
+        let file = held(b"12345", true);
+        let attr = file.refresh(file_attr(0)).unwrap();
+        assert_eq!(attr.size, 5);
+        assert!(attr.mtime > file_attr(0).mtime);
+        assert_eq!(attr.ctime, attr.mtime);
+        let later = Attr { ctime: Timestamp::new(i64::MAX, 0), ..file_attr(0) };
+        assert_eq!(file.refresh(later).unwrap().ctime, later.ctime);
+    }
+
+    #[test]
+    fn charges_only_grow_until_forgotten() {
+        let file = held(b"", true);
+        assert!(file.is_charged(0) && !file.is_charged(1));
+        file.charged(10);
+        file.charged(5);
+        assert!(file.is_charged(10));
+        file.forget_charge();
+        assert!(!file.is_charged(1));
+    }
+}

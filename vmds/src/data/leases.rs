@@ -1,0 +1,439 @@
+//! The table of leases: one descriptor per inode, whatever number of handles is open.
+//!
+//! A pure state machine. It makes no system call and sends nothing: every input returns the [`Step`]s that are to
+//! be taken, in order, without its lock. At most one order to the controller is in flight per inode, so the
+//! controller never sees them in another order than they were decided in.
+//!
+//! Counts of open handles are only of this process: handles opened by an earlier generation are served (a lease is
+//! taken when one is used) but not counted.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use address_map::error::Refusal;
+use address_map::ids::{NodeId, Slot};
+use parking_lot::Mutex;
+
+use super::fd::Held;
+use crate::fs::error::Errno;
+
+/// Most requests that wait for the lease of one inode.
+const WAITING_MAX: usize = 4096;
+
+/// What a request wants of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// A handle is opened.
+    Open {
+        /// For writing too.
+        write: bool,
+    },
+    /// A handle is used.
+    Use {
+        /// For writing.
+        write: bool,
+    },
+}
+
+impl Want {
+    fn write(self) -> bool {
+        match self {
+            Want::Open { write } | Want::Use { write } => write,
+        }
+    }
+}
+
+/// What a request gets.
+#[derive(Clone, Debug)]
+pub(crate) struct Granted {
+    /// The descriptor.
+    pub(crate) held: Arc<Held>,
+    /// The kernel moves the bytes itself, with the file it knows under this number. The same for all handles of an
+    /// inode that are open at the same time.
+    pub(crate) backing: Option<u32>,
+}
+
+type Waiter = Box<dyn FnOnce(Result<Granted, Errno>) + Send>;
+type Closer = Box<dyn FnOnce() + Send>;
+
+/// What is to be done next, outside the lock of the table.
+pub(crate) enum Step {
+    /// Ask the controller for a lease, then call [`Leases::answered`].
+    Ask {
+        /// The inode.
+        node: NodeId,
+        /// For writing.
+        write: bool,
+    },
+    /// Tell the controller that nobody writes any more, then call [`Leases::closed`].
+    CloseWrite {
+        /// The inode.
+        node: NodeId,
+    },
+    /// Close the descriptor, tell the controller, then call [`Leases::dropped`].
+    Drop {
+        /// The inode.
+        node: NodeId,
+        /// Its descriptor.
+        held: Option<Arc<Held>>,
+    },
+    /// Close a descriptor that has been replaced or recalled.
+    Discard(Arc<Held>),
+    /// Answer a request that waited.
+    Answer(Waiter, Result<Granted, Errno>),
+    /// Answer a release that waited.
+    Released(Closer),
+}
+
+/// Steps, in order.
+pub(crate) type Steps = VecDeque<Step>;
+
+enum Busy {
+    Asking { write: bool, riders: Vec<(Want, Waiter)> },
+    Closing { closers: Vec<Closer> },
+    Dropping,
+}
+
+#[derive(Default)]
+struct Entry {
+    held: Option<Arc<Held>>,
+    readers: u32,
+    writers: u32,
+    /// The controller believes that this mount writes.
+    marked: bool,
+    busy: Option<Busy>,
+    waiting: Vec<(Want, Waiter)>,
+    closers: Vec<Closer>,
+    /// The last name is gone: drop the lease with the last handle.
+    orphaned: bool,
+    /// The answer in flight may be from before a recall.
+    recalled: bool,
+    /// How the open handles move bytes, decided by the first of them.
+    backing: Option<u32>,
+    /// When it became idle, if it is.
+    idle_since: Option<u64>,
+}
+
+impl Entry {
+    fn is_open(&self) -> bool {
+        self.readers > 0 || self.writers > 0
+    }
+
+    fn satisfies(&self, node: NodeId, want: Want) -> Option<Arc<Held>> {
+        // Every opening of another tenant's file is decided by the controller.
+        if !node.is_own() && matches!(want, Want::Open { .. }) {
+            return None;
+        }
+        self.held.clone().filter(|held| !want.write() || (held.lease.write && self.marked))
+    }
+
+    fn grant(&mut self, node: NodeId, want: Want, held: Arc<Held>, passthrough: bool) -> Granted {
+        if let Want::Open { write } = want {
+            if !self.is_open() {
+                self.backing = held.lease.backing.filter(|_| passthrough && node.is_own());
+            }
+            let count = if write { &mut self.writers } else { &mut self.readers };
+            *count = count.saturating_add(1);
+        }
+        Granted { held, backing: self.backing }
+    }
+}
+
+struct Table {
+    entries: HashMap<NodeId, Entry>,
+    idle: BTreeMap<u64, NodeId>,
+    ticks: u64,
+    held: usize,
+    /// Most leases kept when nothing is open.
+    keep_max: usize,
+    /// Most descriptors this process can hold.
+    hold_max: usize,
+    passthrough: bool,
+}
+
+/// The table.
+pub(crate) struct Leases(Mutex<Table>);
+
+impl Leases {
+    /// A table that keeps at most `keep_max` leases of which no handle is open, and at most `hold_max` at all.
+    pub(crate) fn new(keep_max: usize, hold_max: usize) -> Self {
+        Self(Mutex::new(Table {
+            entries: HashMap::new(),
+            idle: BTreeMap::new(),
+            ticks: 0,
+            held: 0,
+            keep_max: keep_max.min(hold_max),
+            hold_max,
+            passthrough: false,
+        }))
+    }
+
+    /// The kernel can move bytes itself.
+    pub(crate) fn allow_passthrough(&self) {
+        self.0.lock().passthrough = true;
+    }
+
+    /// The descriptor of an inode, if there is one.
+    pub(crate) fn held(&self, node: NodeId) -> Option<Arc<Held>> {
+        self.0.lock().entries.get(&node)?.held.clone()
+    }
+
+    /// Whether a handle of this process can write to the inode.
+    pub(crate) fn is_writing(&self, node: NodeId) -> bool {
+        self.0.lock().entries.get(&node).is_some_and(|entry| entry.writers > 0)
+    }
+
+    /// Whether a handle of this process is open, or is being opened.
+    pub(crate) fn is_open(&self, node: NodeId) -> bool {
+        let table = self.0.lock();
+        table.entries.get(&node).is_some_and(|entry| entry.is_open() || entry.busy.is_some())
+    }
+
+    /// Whether one more descriptor can be held.
+    pub(crate) fn has_room(&self) -> bool {
+        let table = self.0.lock();
+        table.held < table.hold_max || !table.idle.is_empty()
+    }
+
+    /// A request wants the lease of `node`.
+    pub(crate) fn want(
+        &self,
+        node: NodeId,
+        want: Want,
+        done: impl FnOnce(Result<Granted, Errno>) + Send + 'static,
+    ) -> Steps {
+        let mut table = self.0.lock();
+        let passthrough = table.passthrough;
+        let entry = table.entry(node);
+        if let Some(held) = entry.satisfies(node, want) {
+            let granted = entry.grant(node, want, held, passthrough);
+            table.rest(node);
+            return Steps::from([Step::Answer(Box::new(done), Ok(granted))]);
+        }
+        if entry.waiting.len() >= WAITING_MAX {
+            return Steps::from([Step::Answer(Box::new(done), Err(Refusal::Io.into()))]);
+        }
+        entry.waiting.push((want, Box::new(done)));
+        table.settle(node)
+    }
+
+    /// A handle of this process is closed; `done` runs when the controller knows what it must.
+    pub(crate) fn release(&self, node: NodeId, write: bool, done: impl FnOnce() + Send + 'static) -> Steps {
+        let mut table = self.0.lock();
+        let entry = table.entry(node);
+        let count = if write { &mut entry.writers } else { &mut entry.readers };
+        *count = count.saturating_sub(1);
+        entry.closers.push(Box::new(done));
+        table.settle(node)
+    }
+
+    /// A handle of an earlier process is closed.
+    pub(crate) fn release_unknown(&self, node: NodeId, write: bool, done: impl FnOnce() + Send + 'static) -> Steps {
+        let mut table = self.0.lock();
+        let entry = table.entry(node);
+        // Who else writes is not known; the controller takes the size once more with the next one.
+        entry.marked |= write;
+        entry.closers.push(Box::new(done));
+        table.settle(node)
+    }
+
+    /// The controller has made a file and leased it for writing; a handle is open.
+    pub(crate) fn created(&self, node: NodeId, held: Held, write: bool) -> (Granted, Steps) {
+        let mut table = self.0.lock();
+        let passthrough = table.passthrough;
+        let mut steps = Steps::new();
+        let held = table.hold(node, held, &mut steps);
+        let entry = table.entry(node);
+        entry.marked = true;
+        let granted = entry.grant(node, Want::Open { write }, held, passthrough);
+        steps.append(&mut table.settle(node));
+        (granted, steps)
+    }
+
+    /// The controller has answered [`Step::Ask`].
+    pub(crate) fn answered(&self, node: NodeId, answer: Result<Held, Refusal>) -> Steps {
+        let mut table = self.0.lock();
+        let passthrough = table.passthrough;
+        let entry = table.entry(node);
+        let Some(Busy::Asking { write, mut riders }) = entry.busy.take() else {
+            return table.settle(node);
+        };
+        let recalled = std::mem::take(&mut entry.recalled);
+        let mut steps = Steps::new();
+        match answer {
+            Ok(held) if recalled => {
+                // Granted before the recall, perhaps: ask again.
+                steps.push_back(Step::Discard(Arc::new(held)));
+                riders.append(&mut entry.waiting);
+                entry.waiting = riders;
+            }
+            Ok(held) => {
+                let held = table.hold(node, held, &mut steps);
+                let entry = table.entry(node);
+                entry.marked |= write;
+                for (want, done) in riders {
+                    let granted = if want.write() && !held.lease.write {
+                        Err(Refusal::ReadOnly.into())
+                    } else {
+                        Ok(entry.grant(node, want, Arc::clone(&held), passthrough))
+                    };
+                    steps.push_back(Step::Answer(done, granted));
+                }
+            }
+            Err(refusal) => {
+                for (want, done) in riders {
+                    // Who only wants to read may still be allowed to.
+                    if write && !want.write() {
+                        entry.waiting.push((want, done));
+                    } else {
+                        steps.push_back(Step::Answer(done, Err(refusal.into())));
+                    }
+                }
+            }
+        }
+        steps.append(&mut table.settle(node));
+        steps
+    }
+
+    /// The controller has answered [`Step::CloseWrite`].
+    pub(crate) fn closed(&self, node: NodeId) -> Steps {
+        let mut table = self.0.lock();
+        let mut steps = Steps::new();
+        if let Some(Busy::Closing { closers }) = table.entry(node).busy.take() {
+            steps.extend(closers.into_iter().map(Step::Released));
+        }
+        steps.append(&mut table.settle(node));
+        steps
+    }
+
+    /// The controller has been told of [`Step::Drop`].
+    pub(crate) fn dropped(&self, node: NodeId) -> Steps {
+        let mut table = self.0.lock();
+        table.entry(node).busy = None;
+        table.settle(node)
+    }
+
+    /// The inode has lost its last name.
+    pub(crate) fn orphaned(&self, node: NodeId) -> Steps {
+        let mut table = self.0.lock();
+        match table.entries.get_mut(&node) {
+            Some(entry) => entry.orphaned = true,
+            None => return Steps::new(),
+        }
+        table.settle(node)
+    }
+
+    /// Everything seen through a slot has been recalled: closes its descriptors and names the inodes concerned.
+    pub(crate) fn recall(&self, slot: Slot) -> (Vec<NodeId>, Steps) {
+        let mut table = self.0.lock();
+        let nodes: Vec<_> = table.entries.keys().copied().filter(|node| node.slot() == slot).collect();
+        let mut steps = Steps::new();
+        for &node in &nodes {
+            let entry = table.entry(node);
+            entry.marked = false;
+            entry.recalled = matches!(entry.busy, Some(Busy::Asking { .. }));
+            if let Some(held) = entry.held.take() {
+                steps.push_back(Step::Discard(held));
+                table.held -= 1;
+            }
+            steps.append(&mut table.settle(node));
+        }
+        (nodes, steps)
+    }
+}
+
+impl Table {
+    fn entry(&mut self, node: NodeId) -> &mut Entry {
+        let entry = self.entries.entry(node).or_default();
+        if let Some(since) = entry.idle_since.take() {
+            self.idle.remove(&since);
+        }
+        entry
+    }
+
+    fn hold(&mut self, node: NodeId, held: Held, steps: &mut Steps) -> Arc<Held> {
+        let held = Arc::new(held);
+        match self.entry(node).held.replace(Arc::clone(&held)) {
+            Some(replaced) => steps.push_back(Step::Discard(replaced)),
+            None => self.held += 1,
+        }
+        held
+    }
+
+    /// Decides what happens next with an inode, unless an order about it is in flight.
+    fn settle(&mut self, node: NodeId) -> Steps {
+        let mut steps = Steps::new();
+        let passthrough = self.passthrough;
+        let full = self.held >= self.hold_max && self.idle.is_empty();
+        let entry = self.entry(node);
+        if entry.busy.is_some() {
+            return steps;
+        }
+        let mut unsatisfied = Vec::new();
+        for (want, done) in std::mem::take(&mut entry.waiting) {
+            match entry.satisfies(node, want) {
+                Some(held) => {
+                    let granted = entry.grant(node, want, held, passthrough);
+                    steps.push_back(Step::Answer(done, Ok(granted)));
+                }
+                None => unsatisfied.push((want, done)),
+            }
+        }
+        if entry.writers == 0 && entry.marked && (!entry.closers.is_empty() || (entry.orphaned && !entry.is_open())) {
+            entry.marked = false;
+            entry.waiting = unsatisfied;
+            entry.busy = Some(Busy::Closing { closers: std::mem::take(&mut entry.closers) });
+            steps.push_back(Step::CloseWrite { node });
+            return steps;
+        }
+        steps.extend(std::mem::take(&mut entry.closers).into_iter().map(Step::Released));
+        if !unsatisfied.is_empty() {
+            if full && entry.held.is_none() {
+                let refuse = |(_, done)| Step::Answer(done, Err(Errno::TOO_MANY_FILES));
+                steps.extend(unsatisfied.into_iter().map(refuse));
+            } else {
+                let write = unsatisfied.iter().any(|(want, _)| want.write());
+                entry.busy = Some(Busy::Asking { write, riders: unsatisfied });
+                steps.push_back(Step::Ask { node, write });
+                return steps;
+            }
+        }
+        if entry.orphaned && !entry.is_open() && entry.held.is_some() {
+            steps.push_back(self.let_go(node));
+            return steps;
+        }
+        self.rest(node);
+        while self.held > self.keep_max {
+            let Some((_, oldest)) = self.idle.pop_first() else { break };
+            steps.push_back(self.let_go(oldest));
+        }
+        steps
+    }
+
+    /// Closes the descriptor of an inode that nobody uses.
+    fn let_go(&mut self, node: NodeId) -> Step {
+        let entry = self.entry(node);
+        entry.busy = Some(Busy::Dropping);
+        let held = entry.held.take();
+        self.held -= usize::from(held.is_some());
+        Step::Drop { node, held }
+    }
+
+    /// Notes that nothing happens with an inode any more, if so.
+    fn rest(&mut self, node: NodeId) {
+        let Some(entry) = self.entries.get_mut(&node) else { return };
+        if entry.busy.is_some() || entry.is_open() || entry.marked {
+            return;
+        }
+        if entry.held.is_none() {
+            self.entries.remove(&node);
+        } else if entry.idle_since.is_none() {
+            self.ticks += 1;
+            entry.idle_since = Some(self.ticks);
+            self.idle.insert(self.ticks, node);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

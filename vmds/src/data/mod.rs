@@ -1,0 +1,6 @@
+//! Bytes: which leased descriptors this process holds, and moving data through them without making the threads
+//! that serve metadata wait.
+
+pub(crate) mod fd;
+pub(crate) mod leases;
+pub(crate) mod pool;

@@ -1,0 +1,73 @@
+//! Attributes: reading and changing them.
+
+use std::sync::Arc;
+
+use address_map::attr::{AttrChange, Caller};
+use address_map::ids::NodeId;
+use address_map::wire::Call;
+
+use super::error::Errno;
+use super::{Done, Fs, Known, Shown};
+
+impl Fs {
+    /// Attributes of an inode.
+    pub(crate) fn getattr(self: &Arc<Self>, node: NodeId, done: impl Done<Shown>) {
+        match self.known(node) {
+            Some(Known::Now(attr)) => done(Ok(self.shown(None, node, attr, true))),
+            Some(Known::OnFile(held, attr)) => {
+                let fs = Arc::clone(self);
+                self.io.submit(move || {
+                    let attr = held.refresh(attr).map_err(Errno::from);
+                    done(attr.map(|attr| fs.shown(None, node, attr, true)));
+                });
+            }
+            None => {
+                let fs = Arc::clone(self);
+                let stamp = self.cache.stamp();
+                self.ask(Call::Getattr { node }, super::accept_attr, move |attr| {
+                    done(match attr {
+                        Ok(attr) => {
+                            let kept = fs.cache.learn(stamp, |facts| facts.attr(node, attr));
+                            Ok(fs.shown(None, node, attr, kept))
+                        }
+                        Err(refusal) => Err(refusal.into()),
+                    });
+                });
+            }
+        }
+    }
+
+    /// Changes attributes. A change of size cuts or extends the backing file before it is answered.
+    pub(crate) fn setattr(
+        self: &Arc<Self>,
+        node: NodeId,
+        caller: Caller,
+        change: AttrChange,
+        done: impl Done<Shown>,
+    ) {
+        if change == AttrChange::default() {
+            return self.getattr(node, done);
+        }
+        let fs = Arc::clone(self);
+        let stamp = self.cache.stamp();
+        let call = Call::Setattr { node, caller, change };
+        self.ask(call, super::accept_attr, move |attr| {
+            if change.size.is_some()
+                && let Some(held) = fs.leases.held(node)
+            {
+                held.forget_charge();
+            }
+            done(match attr {
+                Ok(attr) => {
+                    let kept = fs.cache.change(stamp, |facts| facts.attr(node, attr));
+                    Ok(fs.shown(None, node, attr, kept))
+                }
+                Err(refusal) => {
+                    // It may have happened all the same, if the answer did not come in time.
+                    fs.cache.change(stamp, |facts| facts.attr_unknown(node));
+                    Err(refusal.into())
+                }
+            });
+        });
+    }
+}

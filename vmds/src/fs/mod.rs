@@ -1,0 +1,269 @@
+//! What each operation means, without a word of FUSE: every function takes plain values and a continuation that
+//! runs exactly once, at once if the answer is known here, later otherwise.
+//!
+//! Nothing here waits for the controller or for storage on the calling thread.
+
+mod attr;
+pub(crate) mod error;
+mod io;
+mod link;
+mod list;
+mod lookup;
+mod make;
+mod open;
+mod remove;
+mod rename;
+mod space;
+mod stale;
+mod statfs;
+mod sync;
+mod xattr;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use address_map::error::Refusal;
+use address_map::attr::Attr;
+use address_map::ids::NodeId;
+use address_map::wire::{Answer, Call, Welcome};
+use tracing::error;
+
+
+pub(crate) use lookup::Looked;
+
+pub(crate) use open::{Handle, Opened};
+pub(crate) use space::{Place, Seek};
+pub(crate) use xattr::AttrBytes;
+
+use crate::data::fd::Held;
+use crate::data::leases::{Granted, Leases, Step, Steps, Want};
+use crate::data::pool::IoPool;
+use crate::fuse::notices::Notices;
+use crate::link::{Link, Outcome};
+use crate::namespace::Namespace;
+use error::Errno;
+
+/// A continuation that takes the result of an operation.
+pub(crate) trait Done<T>: FnOnce(Result<T, Errno>) + Send + 'static {}
+
+impl<T, F: FnOnce(Result<T, Errno>) + Send + 'static> Done<T> for F {}
+
+/// An inode as the kernel is shown it, and for how long the kernel may believe it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    /// The inode.
+    pub(crate) node: NodeId,
+    /// Its attributes.
+    pub(crate) attr: Attr,
+    /// How long its name leads there.
+    pub(crate) entry_ttl: Duration,
+    /// How long its attributes hold.
+    pub(crate) attr_ttl: Duration,
+}
+
+/// The file system of one tenant.
+pub(crate) struct Fs {
+    link: Arc<Link>,
+    cache: Namespace,
+    leases: Leases,
+    io: IoPool,
+    notices: Arc<Notices>,
+    ttl: Duration,
+    metered: bool,
+    generation: u32,
+}
+
+/// What is known of the attributes of an inode.
+enum Known {
+    /// These they are.
+    Now(Attr),
+    /// Size and times have to be read from the backing file.
+    OnFile(Arc<Held>, Attr),
+}
+
+impl Fs {
+    /// A file system that asks through `link`, as `welcome` says, with at most `descriptors_max` leases at a time.
+    pub(crate) fn new(link: Arc<Link>, notices: Arc<Notices>, welcome: &Welcome, descriptors_max: usize) -> Arc<Self> {
+        let options = &welcome.options;
+        Arc::new(Self {
+            link,
+            cache: Namespace::new(options.cache_entries as usize),
+            leases: Leases::new(options.leases_max as usize, descriptors_max),
+            io: IoPool::new(),
+            notices,
+            ttl: Duration::from_millis(options.ttl_ms),
+            metered: options.metered,
+            generation: welcome.generation,
+        })
+    }
+
+    /// The kernel can move bytes itself between applications and backing files.
+    pub(crate) fn allow_passthrough(&self) {
+        self.leases.allow_passthrough();
+    }
+
+    /// How the kernel is shown `node`. `kept` says that changes of it will be pushed from now on.
+    fn shown(&self, parent: Option<NodeId>, node: NodeId, attr: Attr, kept: bool) -> Shown {
+        let keep = kept && node.is_own();
+        // Who writes through this mount keeps the kernel's size true itself; a file that others write to changes
+        // unseen.
+        let settled = !attr.volatile || self.leases.is_writing(node);
+        let ttl_if = |yes| if yes { self.ttl } else { Duration::ZERO };
+        let entry_ttl = ttl_if(keep && parent.is_none_or(NodeId::is_own));
+        Shown { node, attr, entry_ttl, attr_ttl: ttl_if(keep && settled) }
+    }
+
+    /// The attributes of `node` as far as they are known without asking the controller.
+    fn known(&self, node: NodeId) -> Option<Known> {
+        let attr = self.cache.attr(node)?;
+        if !attr.volatile {
+            return Some(Known::Now(attr));
+        }
+        let held = self.leases.held(node)?;
+        Some(match held.refresh_quickly(attr) {
+            Some(attr) => Known::Now(attr),
+            None => Known::OnFile(held, attr),
+        })
+    }
+
+    /// Asks the controller; an answer that `accept` does not know is a broken protocol.
+    fn ask<T>(
+        &self,
+        call: Call,
+        accept: impl FnOnce(Answer) -> Result<T, Answer> + Send + 'static,
+        done: impl FnOnce(Result<T, Refusal>) + Send + 'static,
+    ) {
+        self.link.call(call, move |outcome| {
+            done(match outcome {
+                Ok((answer, _)) => accept(answer).map_err(|other| unexpected(&other)),
+                Err(refusal) => Err(refusal),
+            });
+        });
+    }
+
+    /// Gets the lease of `node` for a request.
+    fn with_lease(self: &Arc<Self>, node: NodeId, want: Want, done: impl Done<Granted>) {
+        let steps = self.leases.want(node, want, done);
+        self.drive(steps);
+    }
+
+    /// Gets the lease of `node` for a handle that is open already. What was open and has gone is an I/O error.
+    fn with_open(self: &Arc<Self>, node: NodeId, write: bool, done: impl Done<Arc<Held>>) {
+        self.with_lease(node, Want::Use { write }, move |granted| {
+            done(match granted {
+                Ok(granted) => Ok(granted.held),
+                Err(errno) if errno == Refusal::NotFound.into() => Err(Refusal::Io.into()),
+                Err(errno) => Err(errno),
+            });
+        });
+    }
+
+    /// Takes the steps that the table of leases has decided on.
+    fn drive(self: &Arc<Self>, mut steps: Steps) {
+        while let Some(step) = steps.pop_front() {
+            match step {
+                Step::Answer(done, granted) => done(granted),
+                Step::Released(done) => done(),
+                // Closing may wait for the storage.
+                Step::Discard(held) => self.io.submit(move || drop(held)),
+                Step::Drop { node, held } => {
+                    let fs = Arc::clone(self);
+                    self.io.submit(move || {
+                        drop(held);
+                        fs.link.lease_dropped(node);
+                        fs.drive(fs.leases.dropped(node));
+                    });
+                }
+                Step::Ask { node, write } => {
+                    let fs = Arc::clone(self);
+                    let stamp = self.cache.stamp();
+                    self.link.call(Call::Lease { node, write }, move |outcome| {
+                        let answer = leased(outcome).map(|(attr, held)| {
+                            if write {
+                                fs.cache.change(stamp, |facts| facts.attr(node, attr));
+                            } else {
+                                fs.cache.learn(stamp, |facts| facts.attr(node, attr));
+                            }
+                            held
+                        });
+                        fs.drive(fs.leases.answered(node, answer));
+                    });
+                }
+                Step::CloseWrite { node } => {
+                    let fs = Arc::clone(self);
+                    let stamp = self.cache.stamp();
+                    self.link.call(Call::CloseWrite { node }, move |outcome| {
+                        fs.cache.change(stamp, |facts| match outcome {
+                            Ok((Answer::Attr(attr), _)) => facts.attr(node, attr),
+                            _ => facts.attr_unknown(node),
+                        });
+                        fs.drive(fs.leases.closed(node));
+                    });
+                }
+            }
+        }
+    }
+
+    /// The bytes of `node` were changed through a descriptor of ours: attributes that claim to be settled are not.
+    fn touched(&self, node: NodeId) {
+        if self.cache.attr(node).is_some_and(|attr| !attr.volatile) {
+            self.cache.forget(|facts| facts.attr_unknown(node));
+        }
+    }
+
+    /// Whether growth of `node` has to be charged before it happens.
+    fn is_metered(&self, node: NodeId) -> bool {
+        self.metered || !node.is_own()
+    }
+
+    /// Has the growth of `node` to `end` bytes charged, if it is one, then goes on. Must not run on a thread that
+    /// may not wait for storage.
+    fn grow(self: &Arc<Self>, node: NodeId, held: Arc<Held>, end: u64, done: impl Done<Arc<Held>>) {
+        if !self.is_metered(node) || held.is_charged(end) {
+            return done(Ok(held));
+        }
+        match held.size() {
+            Ok(size) => held.charged(size),
+            Err(error) => return done(Err(error.into())),
+        }
+        if held.is_charged(end) {
+            return done(Ok(held));
+        }
+        let accept = |answer| if matches!(answer, Answer::Done) { Ok(()) } else { Err(answer) };
+        let fs = Arc::clone(self);
+        self.ask(Call::Grow { node, size: end }, accept, move |charged| match charged {
+            Ok(()) => fs.io.submit(move || {
+                held.charged(end);
+                done(Ok(held));
+            }),
+            Err(refusal) => done(Err(refusal.into())),
+        });
+    }
+}
+
+/// The lease in an answer, with the attributes of its file.
+fn leased(outcome: Outcome) -> Result<(Attr, Held), Refusal> {
+    match outcome? {
+        (Answer::Leased { attr, lease }, Some(fd)) => Ok((attr, Held::new(fd, lease))),
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+/// The controller answered something else than was asked.
+fn unexpected(answer: &Answer) -> Refusal {
+    error!(?answer, "the controller's answer does not fit the question");
+    Refusal::Io
+}
+
+/// Accepts the attributes of an inode as an answer.
+fn accept_attr(answer: Answer) -> Result<Attr, Answer> {
+    if let Answer::Attr(attr) = answer { Ok(attr) } else { Err(answer) }
+}
+
+/// Accepts bytes as an answer.
+fn accept_bytes(answer: Answer) -> Result<Vec<u8>, Answer> {
+    if let Answer::Bytes(bytes) = answer { Ok(bytes) } else { Err(answer) }
+}
+
+#[cfg(test)]
+mod tests;

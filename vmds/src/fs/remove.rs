@@ -1,0 +1,75 @@
+//! Names that go.
+
+use std::sync::Arc;
+
+use address_map::attr::FileKind;
+use address_map::ids::NodeId;
+use address_map::name::Name;
+use address_map::wire::{Answer, Call, NodeAttr};
+
+use super::{Done, Fs};
+use crate::namespace::Facts;
+
+impl Fs {
+    /// Removes a name of anything but a directory.
+    pub(crate) fn unlink(self: &Arc<Self>, parent: NodeId, name: &[u8], done: impl Done<()>) {
+        self.remove(parent, name, |parent, name| Call::Unlink { parent, name }, done);
+    }
+
+    /// Removes an empty directory.
+    pub(crate) fn rmdir(self: &Arc<Self>, parent: NodeId, name: &[u8], done: impl Done<()>) {
+        self.remove(parent, name, |parent, name| Call::Rmdir { parent, name }, done);
+    }
+
+    fn remove(
+        self: &Arc<Self>,
+        parent: NodeId,
+        name: &[u8],
+        call: impl FnOnce(NodeId, Name) -> Call,
+        done: impl Done<()>,
+    ) {
+        let name = match Name::new(name) {
+            Ok(name) => name,
+            Err(error) => return done(Err(error.into())),
+        };
+        let fs = Arc::clone(self);
+        let stamp = self.cache.stamp();
+        let accept = |answer| match answer {
+            Answer::Removed { target, parent } => Ok((target, parent)),
+            other => Err(other),
+        };
+        self.ask(call(parent, name.clone()), accept, move |removed| match removed {
+            Ok((target, parent_attr)) => {
+                fs.cache.change(stamp, |facts| {
+                    fs.left(facts, target);
+                    facts.attr(parent, parent_attr);
+                    facts.entry(parent, &name, None);
+                    facts.listing_changed(parent);
+                });
+                done(Ok(()));
+                fs.drop_if_gone(target);
+            }
+            Err(refusal) => {
+                fs.cache.change(stamp, |facts| facts.entry_unknown(parent, &name));
+                done(Err(refusal.into()));
+            }
+        });
+    }
+
+    /// Records an inode that has lost a name.
+    pub(super) fn left(&self, facts: &Facts<'_>, target: NodeAttr) {
+        let gone = target.attr.nlink == 0 || target.attr.kind == FileKind::Directory;
+        if gone && !self.leases.is_open(target.node) {
+            facts.attr_unknown(target.node);
+        } else {
+            facts.attr(target.node, target.attr);
+        }
+    }
+
+    /// Gives the lease of an inode back that has lost its last name, now or with its last handle.
+    pub(super) fn drop_if_gone(self: &Arc<Self>, target: NodeAttr) {
+        if target.attr.nlink == 0 {
+            self.drive(self.leases.orphaned(target.node));
+        }
+    }
+}

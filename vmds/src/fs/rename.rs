@@ -1,0 +1,69 @@
+//! Names that move.
+
+use std::sync::Arc;
+
+use address_map::error::Refusal;
+use address_map::ids::NodeId;
+use address_map::name::Name;
+use address_map::wire::{Answer, Call, RenameMode};
+
+use super::{Done, Fs};
+
+impl Fs {
+    /// Moves a name, within one tree.
+    pub(crate) fn rename(
+        self: &Arc<Self>,
+        (parent, name): (NodeId, &[u8]),
+        (new_parent, new_name): (NodeId, &[u8]),
+        mode: RenameMode,
+        done: impl Done<()>,
+    ) {
+        if parent.slot() != new_parent.slot() {
+            return done(Err(Refusal::CrossesShare.into()));
+        }
+        let (name, new_name) = match (Name::new(name), Name::new(new_name)) {
+            (Ok(name), Ok(new_name)) => (name, new_name),
+            (Err(error), _) | (_, Err(error)) => return done(Err(error.into())),
+        };
+        let fs = Arc::clone(self);
+        let stamp = self.cache.stamp();
+        let call =
+            Call::Rename { parent, name: name.clone(), new_parent, new_name: new_name.clone(), mode };
+        let accept = |answer| match answer {
+            Answer::Renamed { moved, other, parent, new_parent } => Ok((moved, other, parent, new_parent)),
+            other => Err(other),
+        };
+        self.ask(call, accept, move |renamed| match renamed {
+            Ok((moved, other, parent_attr, new_parent_attr)) => {
+                let exchanged = other.filter(|_| mode == RenameMode::Exchange);
+                let replaced = other.filter(|_| mode != RenameMode::Exchange);
+                fs.cache.change(stamp, |facts| {
+                    facts.attr(moved.node, moved.attr);
+                    if let Some(exchanged) = exchanged {
+                        facts.attr(exchanged.node, exchanged.attr);
+                    }
+                    if let Some(replaced) = replaced {
+                        fs.left(facts, replaced);
+                    }
+                    facts.attr(parent, parent_attr);
+                    facts.attr(new_parent, new_parent_attr);
+                    facts.entry(parent, &name, exchanged.map(|other| other.node));
+                    facts.entry(new_parent, &new_name, Some(moved.node));
+                    facts.listing_changed(parent);
+                    facts.listing_changed(new_parent);
+                });
+                done(Ok(()));
+                if let Some(replaced) = replaced {
+                    fs.drop_if_gone(replaced);
+                }
+            }
+            Err(refusal) => {
+                fs.cache.change(stamp, |facts| {
+                    facts.entry_unknown(parent, &name);
+                    facts.entry_unknown(new_parent, &new_name);
+                });
+                done(Err(refusal.into()));
+            }
+        });
+    }
+}

@@ -1,0 +1,81 @@
+//! Room within files: allocation, holes, and copies that need not pass through anybody's memory.
+
+use std::sync::Arc;
+
+use address_map::error::Refusal;
+use address_map::ids::NodeId;
+use address_map::limits::FILE_SIZE_MAX;
+use rustix::fs::{FallocateFlags, SeekFrom};
+
+use super::error::Errno;
+use super::{Done, Fs};
+
+/// A place in a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The file.
+    pub(crate) node: NodeId,
+    /// Bytes from its beginning.
+    pub(crate) offset: u64,
+}
+
+/// What `lseek` looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seek {
+    /// Data.
+    Data,
+    /// A hole.
+    Hole,
+}
+
+impl Fs {
+    /// `fallocate(2)`.
+    pub(crate) fn fallocate(self: &Arc<Self>, at: Place, len: u64, mode: u32, done: impl Done<()>) {
+        let mode = FallocateFlags::from_bits_retain(mode);
+        let Some(end) = at.offset.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX) else {
+            return done(Err(Refusal::TooLarge.into()));
+        };
+        let end = (!mode.contains(FallocateFlags::KEEP_SIZE)).then_some(end);
+        self.change_bytes(at.node, end, done, move |held| held.allocate(mode, at.offset, len));
+    }
+
+    /// The next data or hole.
+    pub(crate) fn seek(self: &Arc<Self>, at: Place, what: Seek, done: impl Done<u64>) {
+        let fs = Arc::clone(self);
+        self.with_open(at.node, false, move |held| match held {
+            Ok(held) => fs.io.submit(move || {
+                let to = match what {
+                    Seek::Data => SeekFrom::Data(at.offset),
+                    Seek::Hole => SeekFrom::Hole(at.offset),
+                };
+                done(held.seek(to).map_err(Errno::from));
+            }),
+            Err(errno) => done(Err(errno)),
+        });
+    }
+
+    /// `copy_file_range(2)`; may copy less than `len`.
+    pub(crate) fn copy(self: &Arc<Self>, from: Place, to: Place, len: u64, done: impl Done<u32>) {
+        let fs = Arc::clone(self);
+        self.with_open(from.node, false, move |source| {
+            let source = match source {
+                Ok(source) => source,
+                Err(errno) => return done(Err(errno)),
+            };
+            let pool = Arc::clone(&fs);
+            pool.io.submit(move || {
+                // No more is charged than there is to copy.
+                let len = match source.size() {
+                    Ok(size) => len.min(size.saturating_sub(from.offset)),
+                    Err(error) => return done(Err(error.into())),
+                };
+                let Some(end) = to.offset.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX) else {
+                    return done(Err(Refusal::TooLarge.into()));
+                };
+                fs.change_bytes(to.node, Some(end), done, move |target| {
+                    Ok(source.copy_to(from.offset, target, to.offset, len)? as u32)
+                });
+            });
+        });
+    }
+}

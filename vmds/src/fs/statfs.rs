@@ -1,0 +1,15 @@
+//! Space and inodes, as `df` shows them: those of the tenant, not of the pool.
+
+use address_map::ids::NodeId;
+use address_map::wire::{Answer, Call, Statfs};
+
+use super::error::Errno;
+use super::{Done, Fs};
+
+impl Fs {
+    /// Space and inodes of the tree that `node` belongs to.
+    pub(crate) fn statfs(&self, node: NodeId, done: impl Done<Statfs>) {
+        let accept = |answer| if let Answer::Statfs(statfs) = answer { Ok(statfs) } else { Err(answer) };
+        self.ask(Call::Statfs { node }, accept, |statfs| done(statfs.map_err(Errno::from)));
+    }
+}

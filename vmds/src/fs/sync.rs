@@ -1,0 +1,33 @@
+//! Making things survive a loss of power.
+
+use std::sync::Arc;
+
+use address_map::ids::NodeId;
+use address_map::wire::{Answer, Call};
+
+use super::error::Errno;
+use super::{Done, Fs};
+
+impl Fs {
+    /// Makes a file durable: its bytes first, then what is needed to find them.
+    pub(crate) fn fsync(self: &Arc<Self>, node: NodeId, data_only: bool, done: impl Done<()>) {
+        let fs = Arc::clone(self);
+        self.with_open(node, false, move |held| {
+            let held = match held {
+                Ok(held) => held,
+                Err(errno) => return done(Err(errno)),
+            };
+            let pool = Arc::clone(&fs);
+            pool.io.submit(move || match held.sync(!data_only) {
+                Ok(()) => fs.sync_metadata(node, done),
+                Err(error) => done(Err(error.into())),
+            });
+        });
+    }
+
+    /// Makes what was acknowledged about an inode durable, save its bytes.
+    pub(crate) fn sync_metadata(&self, node: NodeId, done: impl Done<()>) {
+        let accept = |answer| if matches!(answer, Answer::Done) { Ok(()) } else { Err(answer) };
+        self.ask(Call::Sync { node }, accept, |synced| done(synced.map_err(Errno::from)));
+    }
+}
