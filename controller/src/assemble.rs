@@ -11,7 +11,6 @@ use anyhow::Context;
 
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::housekeeping;
 use crate::map_service::PlaneServices;
 use crate::pool::Pools;
 use crate::services::Services;
@@ -41,8 +40,7 @@ pub fn assemble(config: &Config) -> anyhow::Result<(Services, Arc<dyn Engine>)> 
     let map = AddressMap::new(shards, Arc::new(SystemClock));
     // One store, one journal: one committer serves all shards.
     let committer = Committer::new(system.clone());
-    let plane = Arc::new(DataPlane::new(map, Pools::default(), committer));
-    housekeeping::start(&plane).context("cannot start a thread")?;
+    let plane = DataPlane::start(map, Pools::default(), committer).context("cannot start a thread")?;
     let agent = Agent::new(plane.clone(), config.vmds.clone(), &config.run_dir)
         .with_context(|| format!("cannot clean up in {}", config.run_dir.display()))?;
     let services = Arc::new(PlaneServices::new(plane));

@@ -122,6 +122,12 @@ fn resolve(given: Given, file: Option<(&Path, &str)>, program: &Path) -> Result<
             errors.push(format!("{name}: '{}' is not a full path", path.display()));
         }
     }
+    if state_dir == run_dir {
+        errors.push(
+            "state_dir, run_dir: the state is for the controller alone, so they cannot be the same"
+                .to_owned(),
+        );
+    }
     if let Err(error) = check_filter(&log) {
         errors.push(format!("log: {error}"));
     }
@@ -207,6 +213,8 @@ mod tests {
     #[test]
     fn flags_win_over_the_file() {
         let given = Given { run_dir: Some("/flag".into()), ..Given::default() };
+        let same = resolve_text(Given::default(), "run_dir = '/file'\nstate_dir = '/file'").unwrap_err();
+        assert!(same.to_string().contains("cannot be the same"));
         let config = resolve_text(given, "run_dir = '/file'\nstate_dir = '/file'\nshards = 4").unwrap();
         assert_eq!((config.run_dir, config.state_dir), (PathBuf::from("/flag"), PathBuf::from("/file")));
         assert_eq!((config.default_pool, config.shards), (PathBuf::from("/file/pool"), 4));

@@ -124,16 +124,13 @@ fn run_daemon(config: &Config) -> anyhow::Result<()> {
 /// State is for the controller alone; the socket is for everybody.
 fn make_directories(config: &Config) -> anyhow::Result<()> {
     let make = |dir: &Path, mode: u32| {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(dir)
-            .with_context(|| format!("the directory {} cannot be made", dir.display()))
+        std::fs::DirBuilder::new().recursive(true).mode(mode).create(dir)?;
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode))
     };
-    make(&config.state_dir, 0o700)?;
-    make(&config.run_dir, 0o755)?;
-    std::fs::set_permissions(&config.run_dir, std::fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("{} cannot be opened to all users", config.run_dir.display()))
+    for (dir, mode) in [(&config.state_dir, 0o700), (&config.run_dir, 0o755)] {
+        make(dir, mode).with_context(|| format!("the directory {} cannot be made", dir.display()))?;
+    }
+    Ok(())
 }
 
 /// Serves until `shutdown` ends, then takes everything down.

@@ -1,15 +1,12 @@
-//! What has to be done now and then, whoever asks: ending overdue invalidations, deleting objects that could not be
-//! deleted when their files went.
+//! What has to be done now and then, whoever asks: ending overdue invalidations.
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::session::DataPlane;
 
 /// Between two looks at overdue invalidations.
 const TICK: Duration = Duration::from_millis(100);
-/// Between two sweeps of deleted objects.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// Starts the thread; it ends with the data plane.
 pub fn start(plane: &Arc<DataPlane>) -> std::io::Result<()> {
@@ -19,23 +16,9 @@ pub fn start(plane: &Arc<DataPlane>) -> std::io::Result<()> {
 }
 
 fn run(plane: &Weak<DataPlane>) {
-    let mut last_sweep = Instant::now();
     loop {
         std::thread::sleep(TICK);
         let Some(plane) = plane.upgrade() else { return };
         plane.hub.expire_fences();
-        if last_sweep.elapsed() >= SWEEP_EVERY {
-            last_sweep = Instant::now();
-            sweep(&plane);
-        }
-    }
-}
-
-fn sweep(plane: &DataPlane) {
-    for tenant in plane.map.tenants() {
-        // A tenant that is being deleted just now has nothing left to sweep.
-        if let Ok(tree) = plane.map.tree(tenant) {
-            plane.sweep(&tree);
-        }
     }
 }

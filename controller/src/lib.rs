@@ -26,6 +26,7 @@ pub mod services;
 pub mod session;
 pub mod share;
 pub mod store;
+pub mod sweeper;
 pub mod watch;
 
 pub use cli::run_ctl;

@@ -102,23 +102,25 @@ impl<K: Clone + Eq + Hash + Ord> Core<K> {
         }
     }
 
-    fn done(&mut self, key: K, how: Done, now: Instant) {
+    /// How often the key has failed in a row.
+    fn done(&mut self, key: K, how: Done, now: Instant) -> u32 {
         self.active.remove(&key);
         let changed_meanwhile = self.again.remove(&key);
-        if how != Done::Failed {
-            self.failures.remove(&key);
+        let failed_before = self.failures.remove(&key).unwrap_or(0);
+        let failures = if how == Done::Failed { failed_before.saturating_add(1) } else { 0 };
+        if failures > 0 {
+            self.failures.insert(key.clone(), failures);
         }
         match how {
             _ if changed_meanwhile => self.add(key),
             Done::Settled => {}
             Done::LookAgain(after) => self.schedule(key, now + after),
             Done::Failed => {
-                let failures = self.failures.entry(key.clone()).or_default();
-                let delay = FIRST_DELAY.saturating_mul(1 << (*failures).min(16)).min(LAST_DELAY);
-                *failures = failures.saturating_add(1);
+                let delay = FIRST_DELAY.saturating_mul(1 << failed_before.min(16)).min(LAST_DELAY);
                 self.schedule(key, now + delay);
             }
         }
+        failures
     }
 }
 
@@ -142,13 +144,12 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
         self.added.notify_one();
     }
 
-    /// Keys that are waiting, for now or for later.
+    /// Keys that wait for a worker; those with an appointment at a later time are not among them.
     pub fn len(&self) -> usize {
-        let core = self.core.lock();
-        core.ready.len() + core.later.len()
+        self.core.lock().ready.len()
     }
 
-    /// Whether no key is waiting.
+    /// Whether no key waits for a worker.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -172,10 +173,11 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
         }
     }
 
-    /// The work on a key has ended.
-    pub fn done(&self, key: K, how: Done) {
-        self.core.lock().done(key, how, Instant::now());
+    /// The work on a key has ended; answers how often it has failed in a row.
+    pub fn done(&self, key: K, how: Done) -> u32 {
+        let failures = self.core.lock().done(key, how, Instant::now());
         self.added.notify_one();
+        failures
     }
 }
 

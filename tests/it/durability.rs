@@ -121,9 +121,7 @@ fn after_a_kill_of_the_controller_mounts_are_made_anew_and_nothing_is_lost() {
             fs::write(bob.join("in/by-bob"), "text").unwrap();
         }
         let expected = (snapshot(&alice), snapshot(&bob));
-        world.kill_controller();
-        world.start_controller();
-        assert_eq!(mounts_under(world.dir()).len(), 2, "stale mounts are cleaned and made anew");
+        world.crash_controller();
         expected.0.assert_same(&snapshot(&alice));
         expected.1.assert_same(&snapshot(&bob));
     }
@@ -146,9 +144,8 @@ fn a_kill_of_the_controller_during_writes_loses_nothing_that_was_closed() {
                 .count()
         });
         wait_until("some files are written", SOON, || names(&dir).len() > 200);
-        world.kill_controller();
         // The writer ends on its own error, or on the mount being taken away by the next controller.
-        world.start_controller();
+        world.crash_controller();
         if writer.is_finished() { writer.join().unwrap() } else { stop(writer, &dir) }
     });
     for number in 0..written {
@@ -178,8 +175,7 @@ fn what_was_open_and_unlinked_when_the_controller_died_is_cleaned_up() {
     file.write_all_at(&[1; 1 << 20], 0).unwrap();
     fs::remove_file(dir.join("gone")).unwrap();
     assert_eq!(free(&dir).unwrap(), all - (1 << 20));
-    world.kill_controller();
-    world.start_controller();
+    world.crash_controller();
     drop(file);
     wait_until("the space comes back", SOON, || free(&dir) == Ok(all));
     world.ctl(&["check"]);

@@ -24,10 +24,7 @@ fn after_a_restart_state_mounts_shares_and_contents_are_back() {
     let (alice, bob) = busy(&world);
     let expected = (snapshot(&alice), snapshot(&bob));
     for _ in 0..2 {
-        assert_eq!(world.stop_controller().code(), Some(0));
-        assert_eq!(mounts_under(world.dir()), []);
-        assert_eq!((names(&alice), names(&bob)), (vec![], vec![]), "the bare mount points");
-        world.start_controller();
+        world.restart_controller();
         expected.0.assert_same(&snapshot(&alice));
         expected.1.assert_same(&snapshot(&bob));
     }
@@ -45,8 +42,7 @@ fn inode_numbers_stay_over_restarts() {
         [ino(alice.join("tree")), ino(bob.join("in/tree")), ino(bob.join("note")), ino(alice.join("note"))]
     };
     let before = inodes();
-    world.stop_controller();
-    world.start_controller();
+    world.restart_controller();
     assert_eq!(inodes(), before);
 }
 
@@ -59,6 +55,7 @@ fn sigterm_leaves_no_mount_and_no_process_even_when_files_are_open() {
     let open = fs::File::open(alice.join("note")).unwrap();
     assert_eq!(world.stop_controller().code(), Some(0));
     assert_eq!(mounts_under(world.dir()), []);
+    assert_eq!(names(&alice), [""; 0], "the bare mount point");
     assert!(vmdses.iter().all(|vmds| !vmds.is_alive()));
     drop(open);
 }
@@ -70,8 +67,7 @@ fn an_unmounted_tenant_stays_unmounted_and_keeps_its_files() {
     fs::write(alice.join("file"), "text").unwrap();
     world.ctl(&["umount", alice.to_str().unwrap()]);
     assert_eq!(world.vmdses(), []);
-    world.stop_controller();
-    world.start_controller();
+    world.restart_controller();
     assert_eq!(mounts_under(world.dir()), []);
     world.mount("alice");
     assert_eq!(fs::read_to_string(alice.join("file")).unwrap(), "text");
@@ -93,19 +89,19 @@ fn a_lazy_umount_frees_the_directory_while_the_tree_is_in_use() {
 }
 
 #[test]
-fn a_deleted_tenant_is_gone_with_its_bytes() {
+fn a_purged_tenant_is_gone_with_its_mounts_shares_and_bytes() {
     let world = world();
     let alice = world.mounted("alice");
     fs::create_dir(alice.join("d")).unwrap();
     fs::write(alice.join("d/file"), vec![1; 1 << 20]).unwrap();
     let bob = world.mounted("bob");
     world.ctl(&["share", "grant", "alice:/d", "bob:/d", "--ro"]);
-    world.ctl(&["umount", alice.to_str().unwrap()]);
     let files = || walk(&world.state_dir().join("pool"));
     assert!(files().contains(&(1 << 20)));
     world.ctl(&["tenant", "delete", "alice", "--purge"]);
     assert_unknown(&bob.join("d"));
     world.ctl_refuses(&["tenant", "show", "alice"]);
+    assert_eq!(mounts_under(&alice), []);
     tests::wait_until("the bytes are removed from the pool", crate::help::SOON, || {
         files().iter().all(|size| *size < 1 << 20)
     });

@@ -42,8 +42,7 @@ fn many_files_through_a_mount() {
     });
     let dirs = files.div_ceil(PER_DIR);
     assert_eq!(used_inodes(&dir) - before, (files + dirs) as u64);
-    world.stop_controller();
-    world.start_controller();
+    world.restart_controller();
     assert_eq!(names(&dir).len(), dirs);
     for number in (0..files).step_by(97) {
         let path = dir.join((number / PER_DIR).to_string()).join(number.to_string());

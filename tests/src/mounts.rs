@@ -44,7 +44,7 @@ fn parse(line: &str) -> Option<Mount> {
         point: PathBuf::from(unescape(front.get(4)?)),
         options: (*front.get(5)?).to_owned(),
         kind: back.next()?.to_owned(),
-        source: back.next()?.to_owned(),
+        source: unescape(back.next()?).to_string_lossy().into_owned(),
     })
 }
 
@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn a_line_of_mountinfo_is_taken_apart() {
-        let line = r"98 1 0:52 / /tmp/a\040b rw,nosuid,nodev - fuse.vmds vmds#alice rw,user_id=0,group_id=0";
+        let line =
+            r"98 1 0:52 / /tmp/a\040b rw,nosuid,nodev - fuse.vmds vmds\043alice rw,user_id=0,group_id=0";
         let mount = parse(line).unwrap();
         assert_eq!(mount.point, Path::new("/tmp/a b"));
         assert_eq!((mount.kind.as_str(), mount.source.as_str()), ("fuse.vmds", "vmds#alice"));

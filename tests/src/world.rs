@@ -213,6 +213,49 @@ impl World {
     }
 }
 
+/// Restarts.
+impl World {
+    /// Stops the controller and starts it again; waits until all mounts are back.
+    #[track_caller]
+    pub fn restart_controller(&mut self) {
+        let mounts = self.mounts();
+        let status = self.stop_controller();
+        assert!(status.success(), "{status}\n{}", self.log());
+        assert_eq!(self.mounts(), 0, "a controller that was stopped leaves no mounts");
+        self.start_controller();
+        self.await_mounts(mounts);
+    }
+
+    /// Kills the controller and starts it again; waits until all mounts are back.
+    #[track_caller]
+    pub fn crash_controller(&mut self) {
+        let mounts = self.mounts();
+        self.kill_controller();
+        self.start_controller();
+        self.await_mounts(mounts);
+    }
+
+    /// Waits until this many mounts of this world answer, and there are no others.
+    #[track_caller]
+    pub fn await_mounts(&self, count: usize) {
+        wait_until("all mounts are back", READY_DEADLINE, || {
+            let mounts = vmds_mounts(self.dir());
+            mounts.len() == count && mounts.iter().all(|point| fs::read_dir(point).is_ok())
+        });
+        self.vmdses();
+    }
+
+    fn mounts(&self) -> usize {
+        vmds_mounts(self.dir()).len()
+    }
+}
+
+/// Mount points of VMDS below a directory.
+fn vmds_mounts(dir: &Path) -> Vec<PathBuf> {
+    let mounts = mounts_under(dir).into_iter().filter(|mount| mount.kind == "fuse.vmds");
+    mounts.map(|mount| mount.point).collect()
+}
+
 /// Commands.
 impl World {
     /// A `vmdsctl` command for this world's controller.
@@ -238,12 +281,13 @@ impl World {
             .unwrap_or_else(|e| panic!("{arguments:?} printed no JSON ({e}):\n{printed}"))
     }
 
-    /// Runs `vmdsctl`; it must refuse with exit code 1 and one line that says why. Gives the line.
+    /// Runs `vmdsctl`; it must refuse with exit code 1 and one sentence that says why, and at most one hint
+    /// what to do. Gives both.
     #[track_caller]
     pub fn ctl_refuses(&self, arguments: &[&str]) -> String {
         let outcome = run(&mut self.ctl_command(arguments));
         assert_eq!(outcome.status.code(), Some(1), "{outcome}\n--- controller ---\n{}", self.log());
-        one_line(&outcome)
+        sentence(&outcome)
     }
 
     /// Creates a tenant.
@@ -277,14 +321,17 @@ impl World {
     }
 }
 
-/// The one line a refused command says; fails the test if it says more, or less.
+/// The sentence of a refused command, and the hint below it if there is one; fails the test if it says anything else.
 #[track_caller]
-fn one_line(outcome: &Outcome) -> String {
+fn sentence(outcome: &Outcome) -> String {
     let said = outcome.stderr.trim_end_matches('\n');
-    assert!(
-        !said.is_empty() && !said.contains('\n') && !said.contains("panicked"),
-        "not one line:\n{outcome}"
-    );
+    let lines: Vec<&str> = said.lines().collect();
+    let good = match lines[..] {
+        [error] => error.starts_with("error: "),
+        [error, hint] => error.starts_with("error: ") && hint.starts_with("hint: "),
+        _ => false,
+    };
+    assert!(good && !said.contains(char::REPLACEMENT_CHARACTER), "not one sentence and a hint:\n{outcome}");
     said.to_owned()
 }
 
@@ -315,8 +362,8 @@ impl Drop for World {
                 let _ = child.kill();
                 wait_child(&mut child, END_DEADLINE);
             }
-            let mounts = mounts_under(self.dir.path()).into_iter().filter(|mount| mount.kind == "fuse.vmds");
-            left.extend(mounts.map(|mount| format!("the mount {}", mount.point.display())));
+            let mounts = vmds_mounts(self.dir.path()).into_iter();
+            left.extend(mounts.map(|point| format!("the mount {}", point.display())));
         }
         detach_all_under(self.dir.path());
         for process in self.remaining() {

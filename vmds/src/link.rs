@@ -12,7 +12,8 @@ use address_map::error::Refusal;
 use address_map::ids::NodeId;
 use address_map::limits::INFLIGHT_MAX;
 use address_map::wire::{
-    Answer, Call, FrameSocket, Hello, PROTOCOL_MAX, PROTOCOL_MIN, SocketError, Stale, ToController, ToVmds, Welcome,
+    Answer, Call, FrameSocket, Hello, PROTOCOL_MAX, PROTOCOL_MIN, SocketError, Stale, ToController, ToVmds,
+    Welcome,
 };
 use parking_lot::{Condvar, Mutex};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};

@@ -4,8 +4,8 @@
 
 use std::io;
 
-use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use rustix::process::{Gid, Uid};
+use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// Becomes `uid` (and the group of the same number) for good. Leaving uid 0 takes all capabilities along; programs
 /// executed later, should there be any, gain none.

@@ -79,7 +79,8 @@ fn descriptors_max() -> usize {
     let limit = getrlimit(Resource::Nofile);
     // Should this fail, the lower limit holds.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let allowed = getrlimit(Resource::Nofile).current.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+    let allowed =
+        getrlimit(Resource::Nofile).current.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
     // Answers in flight may bring one each.
     allowed.saturating_sub(INFLIGHT_MAX + OTHER_DESCRIPTORS).max(allowed / 2)
 }

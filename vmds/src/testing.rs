@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use address_map::attr::{Attr, FileKind, Timestamp};
+use address_map::error::Refusal;
+use address_map::ids::NodeId;
 use address_map::name::Name;
 use address_map::wire::{
     Answer, Call, FrameSocket, Lease, PROTOCOL_MAX, SessionOptions, ToController, ToVmds, Welcome,
 };
-use address_map::error::Refusal;
-use address_map::ids::NodeId;
 
 use crate::data::fd::Held;
 use crate::fs::Fs;

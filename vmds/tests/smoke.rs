@@ -10,10 +10,7 @@ fn vmds(arguments: &[&str]) -> Output {
 fn it_says_what_it_is() {
     let version = vmds(&["--version"]);
     assert!(version.status.success());
-    assert_eq!(
-        String::from_utf8_lossy(&version.stdout),
-        format!("vmds {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    assert_eq!(String::from_utf8_lossy(&version.stdout), format!("vmds {}\n", env!("CARGO_PKG_VERSION")));
     let help = vmds(&["--help"]);
     assert!(help.status.success());
     assert!(String::from_utf8_lossy(&help.stdout).contains("started by vmds-controller"));

@@ -84,7 +84,7 @@ pub fn grow(txn: &mut Txn<'_>, ino: Ino, size: u64) -> Result<()> {
 /// Removes an inode that has no name and no user: its record, attributes and extents, and its objects become garbage.
 pub fn purge(txn: &mut Txn<'_>, ino: Ino, inode: &Inode) -> Result<()> {
     let tenant = txn.tenant();
-    let mut doomed = vec![key::inode(tenant, ino), key::orphan(tenant, ino)];
+    let mut doomed = vec![key::inode(tenant, ino)];
     if inode.has_xattrs {
         collect_keys(txn, &key::xattrs(tenant, ino), &mut doomed)?;
     }
@@ -100,11 +100,15 @@ pub fn purge(txn: &mut Txn<'_>, ino: Ino, inode: &Inode) -> Result<()> {
     Ok(())
 }
 
-/// Purges an inode that lost its last name while it was open. Answers its object, if it was there.
-pub fn purge_orphan(txn: &mut Txn<'_>, ino: Ino) -> Result<bool> {
+/// Purges an inode that lost its last name while it was open. Answers it, if it was there.
+pub fn purge_orphan(txn: &mut Txn<'_>, ino: Ino) -> Result<Option<Inode>> {
     match txn.inode(ino)? {
-        Some(inode) if inode.nlink == 0 => purge(txn, ino, &inode).map(|()| true),
-        _ => Ok(false),
+        Some(inode) if inode.nlink == 0 => {
+            purge(txn, ino, &inode)?;
+            txn.delete(key::orphan(txn.tenant(), ino));
+            Ok(Some(inode))
+        }
+        _ => Ok(None),
     }
 }
 

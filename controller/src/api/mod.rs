@@ -19,6 +19,8 @@ mod mounts;
 mod overview;
 mod resources;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod watch;
 

@@ -5,6 +5,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path as FsPath;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -15,8 +16,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::body::JsonBody;
-use super::resources::{Question, must_own, permit as permit_any, query, refuse, taken, wished};
+use super::resources::{Question, has_room, must_own, permit as permit_any, query, refuse, taken, wished};
 use super::{Api, ApiError, Caller, ErrorKind, Result, kind_of, sees};
+use crate::informer::Cache;
 use crate::resource::{Kind, Manifest, Mount, Object, Truth, mount_name};
 use crate::store::{Change, Outcome, Store};
 use crate::watch::Watch;
@@ -24,9 +26,13 @@ use crate::watch::Watch;
 /// Longest wait for a mount to serve, in seconds.
 const WAIT_MAX: u64 = 300;
 
+/// Longest wait until a mount that failed is undone.
+const UNDO_WITHIN: Duration = Duration::from_secs(5);
+
 /// Whether a caller that is not the operator may wish for this mount. Blocks.
 pub(super) fn permit(
     store: &Store,
+    cache: &Cache,
     caller: Caller,
     name: &str,
     manifest: &Manifest,
@@ -42,7 +48,10 @@ pub(super) fn permit(
             Err(ApiError::new(ErrorKind::Conflict, message).hint("unmount it, then mount it yourself"))
         }
         Some(_) => Ok(()),
-        None => own_directory(caller, &spec.dir),
+        None => {
+            has_room(cache, &spec.tenant)?;
+            own_directory(caller, &spec.dir)
+        }
     }
 }
 
@@ -76,7 +85,8 @@ pub(super) async fn create(
         let message = format!("a {kind} has a name: use PUT /v1/{}/NAME", kind.info().plural);
         return Err(ApiError::new(ErrorKind::BadRequest, message));
     }
-    let (outcome, made) = api.store.run(move |store| wish(store, caller, spec)).await?;
+    let cache = api.cache.clone();
+    let (outcome, made) = api.store.run(move |store| wish(store, &cache, caller, spec)).await?;
     let status = if outcome == Outcome::Created { StatusCode::CREATED } else { StatusCode::OK };
     if asked.wait == 0 {
         return Ok((status, Json(caller.view(made))).into_response());
@@ -99,12 +109,12 @@ pub(super) async fn create(
     }
 }
 
-fn wish(store: &Store, caller: Caller, spec: Value) -> Result<(Outcome, Object)> {
+fn wish(store: &Store, cache: &Cache, caller: Caller, spec: Value) -> Result<(Outcome, Object)> {
     let dir = spec.get("dir").and_then(Value::as_str);
     let dir = dir.ok_or_else(|| ApiError::new(ErrorKind::Invalid, "spec.dir: a mount needs a directory"))?;
     let name = mount_name(FsPath::new(dir));
     let manifest = Manifest::new(Kind::Mount, &name, spec).at_version(0);
-    permit_any(store, caller, Kind::Mount, &name, &manifest)?;
+    permit_any(store, cache, caller, Kind::Mount, &name, &manifest)?;
     must_own(store, caller, &wished::<Mount>(&name, &manifest)?.tenant)?;
     Ok(store.apply(Kind::Mount, &name, &manifest, caller.uid)?)
 }
@@ -114,37 +124,59 @@ fn wish(store: &Store, caller: Caller, spec: Value) -> Result<(Outcome, Object)>
 /// # Errors
 /// It cannot: the sentence says why.
 async fn serving(api: &Api, made: &Object) -> Result<Object> {
-    let mut watch = Watch::new(&api.store, made.metadata.resource_version - 1);
-    let (uid, name) = (made.metadata.uid, made.name().to_owned());
+    let unmounted = || {
+        let message = format!("the mount '{}' was unmounted meanwhile", made.name());
+        ApiError::new(ErrorKind::Conflict, message)
+    };
+    // From before the look: what happens in between is told.
+    let mut watch = Watch::new(&api.store, api.store.version());
+    let name = made.name().to_owned();
+    let now = api.store.run(move |store| store.get(Kind::Mount, &name)).await?;
+    let mut current = Arc::new(now.ok_or_else(unmounted)?);
     loop {
-        let event = watch.next().await?;
-        let object = &event.object;
-        if object.kind != Kind::Mount || object.metadata.uid != uid {
-            continue;
+        if current.metadata.uid != made.metadata.uid || current.metadata.deletion_requested {
+            return Err(unmounted());
         }
-        if event.change == Change::Deleted || object.metadata.deletion_requested {
-            return Err(ApiError::new(
-                ErrorKind::Conflict,
-                format!("the mount '{name}' was unmounted meanwhile"),
-            ));
-        }
-        if object.common().observed_generation != object.metadata.generation {
-            continue;
-        }
-        match object.readiness() {
-            Some(ready) if ready.status == Truth::True => return Ok(Object::clone(object)),
+        let looked_at = current.common().observed_generation == current.metadata.generation;
+        match current.readiness().filter(|_| looked_at) {
+            Some(ready) if ready.status == Truth::True => return Ok(Object::clone(&current)),
             Some(ready) if ready.status == Truth::False => {
                 return Err(ApiError::new(ErrorKind::Invalid, ready.message));
             }
             _ => {}
         }
+        let event = watch.next().await?;
+        if event.object.kind == Kind::Mount && event.object.name() == made.name() {
+            if event.change == Change::Deleted {
+                return Err(unmounted());
+            }
+            current = event.object;
+        }
     }
 }
 
+/// Takes a mount back and waits until it is gone, so that the same can be tried again right away.
 async fn undo(api: &Api, made: &Object) {
-    let name = made.name().to_owned();
-    let undone = api.store.run(move |store| store.request_deletion(Kind::Mount, &name, None, true)).await;
-    if let Err(error) = undone {
-        tracing::warn!(name = made.name(), %error, "a mount that failed could not be undone");
+    let mut watch = Watch::new(&api.store, api.store.version());
+    let (name, uid) = (made.name().to_owned(), made.metadata.uid);
+    let gone = async {
+        api.store.run(move |store| store.request_deletion(Kind::Mount, &name, None, true)).await?;
+        loop {
+            let event = watch.next().await?;
+            if event.change == Change::Deleted && event.object.metadata.uid == uid {
+                return Ok::<_, ApiError>(());
+            }
+        }
+    };
+    match tokio::time::timeout(UNDO_WITHIN, gone).await {
+        Ok(Ok(())) => {}
+        Ok(Err(ApiError(error))) => {
+            tracing::warn!(
+                name = made.name(),
+                error = error.message,
+                "a mount that failed could not be undone"
+            );
+        }
+        Err(_elapsed) => tracing::warn!(name = made.name(), "a mount that failed is still being undone"),
     }
 }

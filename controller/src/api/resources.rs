@@ -5,6 +5,7 @@ use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use address_map::ids::TenantId;
 
@@ -12,8 +13,9 @@ use super::body::JsonBody;
 use super::{
     Api, ApiError, Caller, ErrorKind, OUTCOME_HEADER, Result, find, kind_of, mounts, owns, sees, watch,
 };
+use crate::informer::Cache;
 use crate::reconcile::tenant::{dependents, has_data, has_data_sentence, in_use_sentence, usage_or_none};
-use crate::resource::{ApiVersion, Kind, Manifest, Object, Resource, ResourceType, Share, Tenant};
+use crate::resource::{ApiVersion, Kind, Manifest, Object, Reference, Resource, ResourceType, Share, Tenant};
 use crate::services::Services;
 use crate::store::{Outcome, Store};
 
@@ -57,7 +59,12 @@ pub(super) async fn list(
     if asked.watch != 0 {
         return watch::stream(api, caller, kind, asked.name, asked.from).await;
     }
-    let (version, items) = api.store.run(move |store| visible(store, caller, kind)).await?;
+    let services = api.services.clone();
+    let listed = api.store.run(move |store| {
+        let (version, items) = visible(store, caller, kind)?;
+        Ok::<_, ApiError>((version, items.into_iter().map(|object| with_usage(&services, object)).collect()))
+    });
+    let (version, items) = listed.await?;
     let kind = format!("{}List", kind.info().singular);
     Ok(Json(List { api_version: ApiVersion::V1, kind, resource_version: version, items }).into_response())
 }
@@ -75,8 +82,22 @@ pub(super) async fn read(
     Path((kind, name)): Path<(String, String)>,
 ) -> Result<Json<Object>> {
     let kind = kind_of(&kind)?;
-    let object = api.store.run(move |store| find(store, caller, kind, &name)).await?;
-    Ok(Json(caller.view(object)))
+    let services = api.services.clone();
+    let object = api
+        .store
+        .run(move |store| Ok::<_, ApiError>(with_usage(&services, find(store, caller, kind, &name)?)));
+    Ok(Json(caller.view(object.await?)))
+}
+
+/// A tenant with what it uses now: its status tells what it used when its reconciler last looked. Blocks.
+fn with_usage(services: &Services, mut object: Object) -> Object {
+    if let Ok(tenant) = object.typed::<Tenant>()
+        && object.kind == Kind::Tenant
+        && let Ok(usage) = services.map.usage(TenantId(tenant.status.tenant_id))
+    {
+        object.status["usage"] = json!({"bytes": usage.bytes, "inodes": usage.inodes});
+    }
+    object
 }
 
 pub(super) async fn put(
@@ -92,10 +113,11 @@ pub(super) async fn put(
     if manifest.metadata.name.as_ref().is_some_and(|given| *given != name) {
         return Err(ApiError::new(ErrorKind::BadRequest, "the name in the body is not that of the URL"));
     }
+    let cache = api.cache.clone();
     let (outcome, object) = api
         .store
         .run(move |store| {
-            permit(store, caller, kind, &name, &manifest)?;
+            permit(store, &cache, caller, kind, &name, &manifest)?;
             Ok::<_, ApiError>(store.apply(kind, &name, &manifest, caller.uid)?)
         })
         .await?;
@@ -107,9 +129,13 @@ pub(super) async fn put(
     Ok((status, [(OUTCOME_HEADER, word)], Json(caller.view(object))).into_response())
 }
 
+/// Most mounts and shares of one tenant, those from others included, that its owners can add to.
+const HELD_BY_TENANT: usize = 4096;
+
 /// Whether the caller may wish for this. Blocks.
 pub(super) fn permit(
     store: &Store,
+    cache: &Cache,
     caller: Caller,
     kind: Kind,
     name: &str,
@@ -130,11 +156,24 @@ pub(super) fn permit(
             match existing {
                 Some(share) if !sees(store, caller, &share) => Err(taken(kind, name)),
                 Some(_) => Ok(()),
-                None => refuse(caller.refuses_share_name(name, &spec.from.tenant), "metadata.name"),
+                None => {
+                    has_room(cache, &spec.from.tenant)?;
+                    refuse(caller.refuses_share_name(name, &spec.from.tenant), "metadata.name")
+                }
             }
         }
-        Kind::Mount => mounts::permit(store, caller, name, manifest, existing),
+        Kind::Mount => mounts::permit(store, cache, caller, name, manifest, existing),
     }
+}
+
+/// The owners of a tenant cannot fill the store. Asked only about a tenant that the caller may act for.
+pub(super) fn has_room(cache: &Cache, tenant: &str) -> Result<()> {
+    if cache.referring_to(&Reference::new(Kind::Tenant, tenant)).len() < HELD_BY_TENANT {
+        return Ok(());
+    }
+    let message =
+        format!("the tenant '{tenant}' has {HELD_BY_TENANT} mounts and shares, more are not possible");
+    Err(ApiError::new(ErrorKind::Conflict, message).hint("delete some of them first"))
 }
 
 /// The spec of a manifest, checked.

@@ -13,7 +13,7 @@ use super::body::Lines;
 use super::resources::visible;
 use super::{Api, ApiError, Caller, ErrorInfo, Result, sees};
 use crate::resource::{Kind, Object};
-use crate::store::{Change, Event};
+use crate::store::{Change, Event, Store};
 use crate::watch::Watch;
 
 /// Lines that a client can be behind before the watch waits for it.
@@ -71,7 +71,10 @@ pub(super) async fn stream(
 ) -> Result<Response> {
     let (version, existing) = match from {
         Some(version) => (version, Vec::new()),
-        None => api.store.run(move |store| visible(store, caller, kind)).await?,
+        None => {
+            let name = name.clone();
+            api.store.run(move |store| existing(store, caller, kind, name.as_deref())).await?
+        }
     };
     let watch = Watch::new(&api.store, version);
     watch.check()?;
@@ -85,6 +88,15 @@ pub(super) async fn stream(
         }
     });
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from(Lines(lines))).into_response())
+}
+
+/// What a watch begins with, and the version from which it goes on. Blocks.
+fn existing(store: &Store, caller: Caller, kind: Kind, name: Option<&str>) -> Result<(u64, Vec<Object>)> {
+    let Some(name) = name else { return visible(store, caller, kind) };
+    // From before the look: what happens in between is told twice rather than not at all.
+    let version = store.version();
+    let one = store.get(kind, name)?.filter(|object| sees(store, caller, object));
+    Ok((version, one.map(|object| caller.view(object)).into_iter().collect()))
 }
 
 /// One client's watch.

@@ -1,12 +1,16 @@
 //! The command line of `vmdsctl`: what can be typed. Nothing here does anything.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use super::typed::{
+    Expiry, Receiver, TenantPath, parse_duration, parse_expiry, parse_kind, parse_receiver, parse_sla_class,
+    parse_tenant_path,
+};
 use crate::config::DEFAULT_RUN_DIR;
-use crate::resource::{ByteSize, Kind, SlaClass, Time};
+use crate::resource::{ByteSize, Kind, SlaClass};
 
 /// Control VMDS: tenants, mounts, shares, pools.
 #[derive(Debug, Parser)]
@@ -255,95 +259,6 @@ pub(super) enum ShareCommand {
     },
 }
 
-/// A path of a tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TenantPath {
-    /// The tenant.
-    pub tenant: String,
-    /// Its path.
-    pub path: String,
-}
-
-/// A tenant, and perhaps a path of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Receiver {
-    /// The tenant.
-    pub tenant: String,
-    /// Its path.
-    pub path: Option<String>,
-}
-
-/// When a share ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Expiry {
-    /// After this time.
-    In(Duration),
-    /// At this time.
-    At(Time),
-}
-
-impl Expiry {
-    /// The time, seen from `now`; `None`: it cannot be counted.
-    pub(super) fn seen_from(self, now: SystemTime) -> Option<Time> {
-        match self {
-            Expiry::At(time) => Some(time),
-            Expiry::In(duration) => now.checked_add(duration).map(Time::from),
-        }
-    }
-}
-
-/// Parses `tenant:/path`.
-pub(super) fn parse_tenant_path(text: &str) -> Result<TenantPath, String> {
-    match text.split_once(':') {
-        Some((tenant, path)) if !tenant.is_empty() && path.starts_with('/') => {
-            Ok(TenantPath { tenant: tenant.to_owned(), path: path.to_owned() })
-        }
-        _ => Err("write it like alpha:/data/train.csv".to_owned()),
-    }
-}
-
-fn parse_receiver(text: &str) -> Result<Receiver, String> {
-    if text.contains(':') {
-        let TenantPath { tenant, path } = parse_tenant_path(text)?;
-        return Ok(Receiver { tenant, path: Some(path) });
-    }
-    if text.is_empty() || text.contains('/') {
-        return Err("write it like beta or beta:/in/data".to_owned());
-    }
-    Ok(Receiver { tenant: text.to_owned(), path: None })
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    humantime::parse_duration(text).map_err(|error| format!("write it like 30s, 5m or 1h ({error})"))
-}
-
-fn parse_expiry(text: &str) -> Result<Expiry, String> {
-    if let Ok(time) = Time::parse(text) {
-        return Ok(Expiry::At(time));
-    }
-    let duration = humantime::parse_duration(text);
-    duration.map(Expiry::In).map_err(|_| "write it like 1h, 7d or 2031-05-07T12:00:00Z".to_owned())
-}
-
-fn parse_kind(text: &str) -> Result<Kind, String> {
-    Kind::parse(text).ok_or_else(|| {
-        let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.info().plural).collect();
-        format!("known kinds are {}", known.join(", "))
-    })
-}
-
-fn parse_sla_class(text: &str) -> Result<SlaClass, String> {
-    match text {
-        "shared" => Ok(SlaClass::Shared),
-        "dedicated" => Ok(SlaClass::Dedicated),
-        "high-security" | "highSecurity" => Ok(SlaClass::HighSecurity),
-        _ => Err("known classes are shared, dedicated and high-security".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -407,10 +322,5 @@ mod tests {
         assert_eq!((arguments.output, arguments.run_dir), (Format::Json, PathBuf::from("/r")));
         let arguments = Arguments::try_parse_from(["vmdsctl", "--timeout", "5", "status"]).unwrap();
         assert_eq!(arguments.timeout, Duration::from_secs(5));
-    }
-
-    #[test]
-    fn an_expiry_too_far_away_is_no_time() {
-        assert_eq!(Expiry::In(Duration::MAX).seen_from(SystemTime::now()), None);
     }
 }

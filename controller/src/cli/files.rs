@@ -12,6 +12,10 @@ use crate::resource::{Kind, Manifest, Object};
 
 /// Largest file, in bytes.
 const FILE_MAX: u64 = 64 << 20;
+/// Most resources in a file.
+const DOCUMENTS_MAX: usize = 100_000;
+/// Most values in a resource, on average.
+const NODES_PER_DOCUMENT: usize = 64;
 
 /// Applies all resources of a file, also when some of them are refused.
 pub(super) async fn apply(run: &Run, file: &Path, wait: bool) -> Result<ExitCode, CliError> {
@@ -75,10 +79,24 @@ fn read(file: &Path) -> Result<String, CliError> {
     Ok(text)
 }
 
-/// The resources in a text: YAML documents (JSON is YAML), each a resource, a list of them, or the answer to `get`.
+/// The resources in a text: JSON or YAML documents, each a resource, a list of them, or the answer to `get`.
 fn parse(text: &str) -> Result<Vec<Manifest>, CliError> {
     let wrong = |error: &dyn std::fmt::Display| CliError::new(format!("the file is not understood: {error}"));
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| wrong(&error))?;
+    let documents: Vec<Value> = if text.trim_start().starts_with(['{', '[']) {
+        vec![serde_json::from_str(text).map_err(|error| wrong(&error))?]
+    } else {
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! {
+                max_documents: DOCUMENTS_MAX,
+                max_nodes: DOCUMENTS_MAX * NODES_PER_DOCUMENT,
+                max_events: DOCUMENTS_MAX * NODES_PER_DOCUMENT * 2,
+            },
+            // `rootMode: 0755` means what it looks like.
+            leading_zero_numbers_as_strings: true,
+            with_snippet: false,
+        };
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| wrong(&error))?
+    };
     let mut manifests = Vec::new();
     for document in documents {
         let resources = match document {
@@ -118,6 +136,10 @@ mod tests {
                     kind: Tenant\nmetadata: {name: b}\n";
         assert_eq!(names(yaml), ["a", "b"]);
         assert_eq!(parse(yaml).unwrap()[0].spec["quota"]["bytes"], "1GiB");
+        let mode = parse("kind: Tenant\nmetadata: {name: a}\nspec: {rootMode: 0755}\n").unwrap();
+        assert_eq!(mode[0].spec["rootMode"], "0755");
+        let many = "kind: Tenant\nmetadata: {name: a}\n---\n".repeat(3000);
+        assert_eq!(parse(&many).unwrap().len(), 3000);
         assert_eq!(names(r#"{"kind": "Pool", "metadata": {"name": "p"}, "spec": {}}"#), ["p"]);
         assert_eq!(names("kind: TenantList\nitems:\n- {kind: Tenant, metadata: {name: c}}\n"), ["c"]);
         assert_eq!(names(r#"[{"kind": "Mount", "metadata": {"name": "m"}}]"#), ["m"]);
@@ -133,6 +155,7 @@ mod tests {
             ("kind: Tenant\nmetadata: {name: a}\nspecs: {}\n", "unknown field `specs`"),
             ("apiVersion: vmds/v9\nkind: Tenant\nmetadata: {name: a}\n", "vmds/v9"),
             ("a: [", "not understood"),
+            ("{\"a\": [", "not understood"),
         ] {
             let error = parse(text).unwrap_err().message;
             assert!(error.contains(part), "{error}");

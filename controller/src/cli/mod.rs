@@ -13,6 +13,9 @@ mod pool;
 mod resources;
 mod share;
 mod tenant;
+#[cfg(test)]
+mod tests;
+mod typed;
 mod wait;
 
 use std::ffi::OsString;

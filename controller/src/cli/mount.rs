@@ -60,10 +60,14 @@ fn full_path(dir: &Path) -> Result<PathBuf, CliError> {
     };
     let full = std::path::absolute(dir).map_err(wrong)?;
     let plain: PathBuf = full.components().collect();
-    match (plain.parent().and_then(|parent| parent.canonicalize().ok()), plain.file_name()) {
-        (Some(parent), Some(name)) => Ok(parent.join(name)),
-        _ => Ok(plain),
+    let full = match (plain.parent().and_then(|parent| parent.canonicalize().ok()), plain.file_name()) {
+        (Some(parent), Some(name)) => parent.join(name),
+        _ => plain,
+    };
+    if full.to_str().is_none() {
+        return Err(CliError::new(format!("{} is not UTF-8; choose another directory", full.display())));
     }
+    Ok(full)
 }
 
 #[cfg(test)]

@@ -79,9 +79,8 @@ pub(super) fn resources(kind: Kind, objects: &[Object]) -> String {
 
 fn draw_resources(kind: Kind, objects: &[Object], lines: bool) -> String {
     let info = kind.info();
-    let mut headings = info.columns.to_vec();
-    // A share's row says how it is; of the others the reason is told.
-    headings.push("READY");
+    let ready = info.ready.to_ascii_uppercase();
+    let headings: Vec<&str> = info.columns.iter().copied().chain([ready.as_str()]).collect();
     let row = |object: &Object| {
         let mut row = (info.row)(object).unwrap_or_else(|_| {
             let mut row = vec!["?".to_owned(); info.columns.len()];

@@ -11,7 +11,9 @@ pub(super) async fn execute(run: &Run, command: PoolCommand) -> Result<(), CliEr
         PoolCommand::Add { name, posix, host } => {
             let path = std::path::absolute(&posix)
                 .map_err(|error| CliError::new(format!("{} is not a path: {error}", posix.display())))?;
-            let mut posix = json!({"path": path});
+            let text =
+                path.to_str().ok_or_else(|| CliError::new(format!("{} is not UTF-8", path.display())))?;
+            let mut posix = json!({"path": text});
             if let Some(host) = host {
                 posix["host"] = json!(host);
             }

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::args::{Format, TenantPath};
+use super::args::Format;
 use super::client::{encoded, resource_path};
+use super::typed::TenantPath;
 use super::{CliError, Run, output, wait};
 use crate::api::{CheckReport, List, LocatedView, StatusReport, WatchChange, WatchLine};
 use crate::resource::{Kind, Object};

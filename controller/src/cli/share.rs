@@ -5,7 +5,8 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::args::{Expiry, Receiver, ShareCommand, TenantPath, parse_tenant_path};
+use super::args::ShareCommand;
+use super::typed::{Expiry, Receiver, TenantPath, parse_tenant_path};
 use super::{CliError, Run, output, wait};
 use crate::api::List;
 use crate::resource::{Kind, Manifest, Object, Resource, Share, ShareReceipt, generated_share_name};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::client::{Client, encoded};
+use super::client::encoded;
 use super::output::harmless;
 use super::{CliError, Run};
 use crate::api::{ErrorKind, WatchChange};
@@ -155,15 +155,20 @@ pub(super) async fn make(run: &Run, manifest: &Manifest) -> Result<Object, CliEr
     let (outcome, object) = run.client.put(kind, name, &manifest.clone().at_version(0)).await?;
     match until(run, &object, ready).await {
         Err(error) if error.is_final() && outcome == "created" => {
-            take_back(&run.client, &object).await;
+            take_back(run, &object).await;
             Err(error)
         }
         ended => ended,
     }
 }
 
-async fn take_back(client: &Client, object: &Object) {
-    if let Err(error) = client.delete(object.kind, object.name(), "").await
+/// Takes a resource back and waits until it is gone, so that the same can be tried again right away.
+async fn take_back(run: &Run, object: &Object) {
+    let taken_back = async {
+        let going = run.client.delete(object.kind, object.name(), "").await?;
+        until_gone(run, &going).await
+    };
+    if let Err(error) = taken_back.await
         && error.kind != Some(ErrorKind::NotFound)
     {
         eprintln!(

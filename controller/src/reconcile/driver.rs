@@ -133,20 +133,27 @@ async fn work(
             let (reconciler, name) = (Arc::clone(&reconciler), name.clone());
             tokio::task::spawn_blocking(move || reconciler.reconcile(&name)).await
         };
-        let (done, label) = match outcome {
-            Ok(Ok(Next::Change)) => (Done::Settled, ReconcileOutcome::Ok),
-            Ok(Ok(Next::After(delay))) => (Done::LookAgain(delay), ReconcileOutcome::Ok),
-            Ok(Err(error)) => {
-                tracing::warn!(%kind, name, error = chain(&error), "not reconciled; trying again later");
-                (Done::Failed, ReconcileOutcome::Failed)
-            }
-            Err(panicked) => {
-                tracing::error!(%kind, name, error = %panicked, "the reconciler panicked; trying again later");
-                (Done::Failed, ReconcileOutcome::Failed)
-            }
+        let (done, error) = match outcome {
+            Ok(Ok(Next::Change)) => (Done::Settled, None),
+            Ok(Ok(Next::After(delay))) => (Done::LookAgain(delay), None),
+            Ok(Err(error)) => (Done::Failed, Some(chain(&error))),
+            Err(panicked) => (Done::Failed, Some(panicked.to_string())),
         };
+        let label = if error.is_some() { ReconcileOutcome::Failed } else { ReconcileOutcome::Ok };
         metrics.reconciled.get_or_create(&ReconcileLabels::new(kind, label)).inc();
-        queues.of(kind).done(name, done);
+        let failures = queues.of(kind).done(name.clone(), done);
+        if let Some(error) = error {
+            log_failure(kind, &name, failures, &error);
+        }
+    }
+}
+
+/// Told once; while it goes on like that the status and the metrics say so, and a tenant cannot flood the log.
+fn log_failure(kind: Kind, name: &str, failures: u32, error: &str) {
+    if failures == 1 {
+        tracing::warn!(%kind, name, error, "not reconciled; trying again, later and later");
+    } else {
+        tracing::debug!(%kind, name, error, failures, "not reconciled again");
     }
 }
 

@@ -135,7 +135,9 @@ impl TenantReconciler {
         }
         let pool = match self.0.store.read::<Pool>(pool_name)? {
             None => PoolState::Missing,
-            Some(pool) if pool.is_ready() => PoolState::Ready(PoolId(pool.status.pool_id)),
+            Some(pool) if pool.is_ready() && !pool.metadata.deletion_requested => {
+                PoolState::Ready(PoolId(pool.status.pool_id))
+            }
             Some(_) => PoolState::NotReady,
         };
         Ok(Observed { pool, ..Observed::default() })

@@ -165,17 +165,19 @@ fn admit<T: ResourceType>(name: &str, spec: &Value, old: Option<&Value>) -> Resu
     }
 }
 
-/// Longest name of a tenant, pool or share, in bytes.
-const NAME_MAX: usize = 63;
+/// Longest name of a tenant or pool, in bytes.
+pub(super) const NAME_MAX: usize = 63;
 
-/// What is wrong with the name of a tenant, pool or share.
-pub(super) fn check_plain_name(name: &str) -> Option<Problem> {
+/// What is wrong with a name of at most `longest` bytes that people choose.
+pub(super) fn check_plain_name(name: &str, longest: usize) -> Option<Problem> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let fits = (1..=NAME_MAX).contains(&name.len()) && name.chars().all(good) && !name.starts_with('-');
+    let fits = (1..=longest).contains(&name.len()) && name.chars().all(good) && !name.starts_with('-');
     (!fits).then(|| {
         Problem::new(
             "metadata.name",
-            format!("'{name}' is not a name; use 1 to {NAME_MAX} lower-case letters, digits and '-', not '-' first"),
+            format!(
+                "'{name}' is not a name; use 1 to {longest} lower-case letters, digits and '-', not '-' first"
+            ),
         )
     })
 }

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::kind::check_plain_name;
+use super::kind::{NAME_MAX, check_plain_name};
 use super::{Common, Kind, Problem, Reference, Resource, ResourceType, human_bytes};
 
 /// The kind.
@@ -76,7 +76,7 @@ impl ResourceType for Pool {
     }
 
     fn check(name: &str, spec: &PoolSpec, old: Option<&PoolSpec>) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = check_plain_name(name).into_iter().collect();
+        let mut problems: Vec<Problem> = check_plain_name(name, NAME_MAX).into_iter().collect();
         let path = &spec.posix.path;
         if !is_plain_absolute(path) || path == Path::new("/") {
             problems.push(Problem::new(

@@ -3,8 +3,13 @@
 use address_map::name::LogicalPath;
 use serde::{Deserialize, Serialize};
 
-use super::kind::check_plain_name;
+use super::kind::{NAME_MAX as TENANT_NAME_MAX, check_plain_name};
 use super::{Common, Kind, Problem, Reference, Resource, ResourceType, Time};
+
+/// Longest part of a generated name that comes from the path, in bytes.
+const BASE_MAX: usize = 20;
+/// Longest name, in bytes: room for a tenant's name before it, and more.
+const NAME_MAX: usize = TENANT_NAME_MAX + 64;
 
 /// The kind.
 #[derive(Debug)]
@@ -98,12 +103,11 @@ pub struct ShareReceipt {
     pub last_lease_ends: Option<Time>,
 }
 
-/// The name of a share that nobody named: `<owner>-<base>-<4 hex digits>`, within the bounds of a name.
+/// The name of a share that nobody named: `<owner>-<base>-<4 hex digits>`.
 pub fn generated_share_name(owner: &str, path: &str, random: u16) -> String {
     let base = path.rsplit('/').find(|part| !part.is_empty()).unwrap_or("root");
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-    let base: String = base.chars().map(plain).take(20).collect();
-    let owner: String = owner.chars().take(63 - 6 - 20).collect();
+    let base: String = base.chars().map(plain).take(BASE_MAX).collect();
     format!("{owner}-{}-{random:04x}", base.trim_matches('-'))
 }
 
@@ -116,7 +120,7 @@ fn check_path(problems: &mut Vec<Problem>, field: &str, path: &str) {
 impl ResourceType for Share {
     const KIND: Kind = Kind::Share;
     const READY: &'static str = "Active";
-    const COLUMNS: &'static [&'static str] = &["NAME", "FROM", "TO", "RIGHTS", "EXPIRES", "STATE"];
+    const COLUMNS: &'static [&'static str] = &["NAME", "FROM", "TO", "RIGHTS", "EXPIRES"];
     type Spec = ShareSpec;
     type Status = ShareStatus;
 
@@ -140,7 +144,7 @@ impl ResourceType for Share {
     }
 
     fn check(name: &str, spec: &ShareSpec, old: Option<&ShareSpec>) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = check_plain_name(name).into_iter().collect();
+        let mut problems: Vec<Problem> = check_plain_name(name, NAME_MAX).into_iter().collect();
         check_path(&mut problems, "spec.from.path", &spec.from.path);
         if let Some(path) = &spec.to.path {
             check_path(&mut problems, "spec.to.path", path);
@@ -173,7 +177,6 @@ impl ResourceType for Share {
     fn row(share: &Resource<Self>) -> Vec<String> {
         let (spec, status) = (&share.spec, &share.status);
         let to_path = status.path.as_ref().or(spec.to.path.as_ref());
-        let state = ["Revoked", "Expired", "Active"].into_iter().find(|state| status.common.is(state));
         vec![
             share.metadata.name.clone(),
             format!("{}:{}", spec.from.tenant, spec.from.path),
@@ -183,7 +186,6 @@ impl ResourceType for Share {
                 GrantRights::ReadWrite => "rw".to_owned(),
             },
             spec.expires.map_or_else(|| "-".to_owned(), |at| at.to_string()),
-            state.unwrap_or("Pending").to_owned(),
         ]
     }
 }
@@ -240,6 +242,6 @@ mod tests {
         assert_eq!(generated_share_name("alpha", "/data/Train Set.csv", 0x2a), "alpha-train-set-csv-002a");
         assert_eq!(generated_share_name("alpha", "/", 0xffff), "alpha-root-ffff");
         let longest = generated_share_name(&"o".repeat(63), &format!("/{}", "n".repeat(255)), 1);
-        assert!(check_plain_name(&longest).is_none(), "{longest}");
+        assert!(check_plain_name(&longest, NAME_MAX).is_none(), "{longest}");
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::kind::check_plain_name;
+use super::kind::{NAME_MAX, check_plain_name};
 use super::{ByteSize, Common, Kind, Problem, Reference, Resource, ResourceType, Template, human_bytes};
 use crate::placement::pool_for;
 
@@ -177,7 +177,7 @@ impl ResourceType for Tenant {
     }
 
     fn check(name: &str, spec: &TenantSpec, _old: Option<&TenantSpec>) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = check_plain_name(name).into_iter().collect();
+        let mut problems: Vec<Problem> = check_plain_name(name, NAME_MAX).into_iter().collect();
         if spec.pool.is_some() && spec.sla_class.is_some() {
             problems.push(Problem::new("spec.slaClass", "give either a pool or a class, not both"));
         }

@@ -17,8 +17,10 @@ mod tests;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use address_map::attr::Attr;
+use address_map::engine::Committer;
 use address_map::error::{MapError, Refusal, Result};
 use address_map::ids::{Ino, NodeId, TenantId};
 use address_map::map::{AddressMap, Tree};
@@ -28,9 +30,11 @@ use address_map::record::{Inode, Layout, ObjectRef};
 use address_map::wire::{FrameSocket, SessionOptions};
 use parking_lot::Mutex;
 
+use crate::housekeeping;
 use crate::lease::LeaseTable;
 use crate::pool::Pools;
 use crate::share::Grants;
+use crate::sweeper::{self, Sweeper};
 
 pub use coherence::Hub;
 
@@ -75,8 +79,9 @@ pub struct DataPlane {
     pub(crate) leases: LeaseTable,
     pub(crate) grants: Grants,
     pub(crate) hub: Hub,
-    pub(crate) committer: address_map::engine::Committer,
-    next_session: std::sync::atomic::AtomicU64,
+    pub(crate) committer: Committer,
+    sweeper: Sweeper,
+    next_session: AtomicU64,
 }
 
 /// Something a change touched, in the tree it was made in.
@@ -89,17 +94,25 @@ pub(crate) enum Touched {
 }
 
 impl DataPlane {
-    /// A data plane without sessions.
-    pub fn new(map: AddressMap, pools: Pools, committer: address_map::engine::Committer) -> Self {
-        Self {
+    /// A data plane without sessions, and its threads.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn start(map: AddressMap, pools: Pools, committer: Committer) -> std::io::Result<Arc<Self>> {
+        let (sweeper, hints) = Sweeper::new();
+        let plane = Arc::new(Self {
             map,
             pools,
             leases: LeaseTable::default(),
             grants: Grants::default(),
             hub: Hub::new(),
             committer,
-            next_session: std::sync::atomic::AtomicU64::new(1),
-        }
+            sweeper,
+            next_session: AtomicU64::new(1),
+        });
+        sweeper::start(&plane, hints)?;
+        housekeeping::start(&plane)?;
+        Ok(plane)
     }
 
     /// Opens a session for a mount of `tenant`. It ends with [`DataPlane::end_session`].
@@ -110,7 +123,7 @@ impl DataPlane {
         options: SessionOptions,
         passthrough: Arc<dyn Passthrough>,
     ) -> Result<Arc<Session>> {
-        let id = SessionId(self.next_session.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let id = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let session = Arc::new(Session {
             id,
             tree: self.map.tree(tenant)?,
@@ -184,11 +197,11 @@ impl DataPlane {
                 }
             }
             let gone = tree.write(|txn| match self.leases.is_held(file) {
-                true => Ok(false),
+                true => Ok(None),
                 false => object::purge_orphan(txn, ino),
             })?;
-            if gone {
-                self.sweep(&tree);
+            if let Some(inode) = gone {
+                self.removed_for_good(&tree, &inode);
             }
             Ok(())
         });
@@ -202,41 +215,17 @@ impl DataPlane {
         let orphans = object::orphans(&tree.view())?;
         for ino in &orphans {
             tree.write(|txn| match self.leases.is_held((tree.tenant(), *ino)) {
-                true => Ok(false),
+                true => Ok(None),
                 false => object::purge_orphan(txn, *ino),
             })?;
         }
-        self.sweep(tree);
         Ok(())
     }
 
-    /// Deletes objects that nothing refers to any more. What cannot be deleted now stays noted.
-    pub(crate) fn sweep(&self, tree: &Tree) {
-        /// Objects deleted per round.
-        const SWEEP_BATCH: usize = 64;
-        let swept = object::garbage(&tree.view(), SWEEP_BATCH).and_then(|objects| {
-            let deleted: Vec<_> = objects
-                .into_iter()
-                .filter(|object| {
-                    match self.pools.get(object.pool).and_then(|pool| pool.remove_object(&object.key)) {
-                        Ok(()) => true,
-                        Err(error) => {
-                            tracing::warn!(
-                                error = &error as &dyn std::error::Error,
-                                "cannot delete an object yet"
-                            );
-                            false
-                        }
-                    }
-                })
-                .collect();
-            tree.write(|txn| {
-                deleted.iter().for_each(|object| object::swept(txn, object));
-                Ok(())
-            })
-        });
-        if let Err(error) = swept {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot sweep deleted objects");
+    /// An inode has been removed for good: its object can go.
+    pub(crate) fn removed_for_good(&self, tree: &Tree, inode: &Inode) {
+        if let Layout::Object(object) = &inode.layout {
+            self.sweeper.hint(tree.tenant(), object.clone());
         }
     }
 }

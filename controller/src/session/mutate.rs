@@ -81,7 +81,7 @@ impl DataPlane {
         }
         let holders = self.leases.holders((scope.tree.tenant(), ino));
         if holders.is_empty() {
-            self.sweep(&scope.tree);
+            self.removed_for_good(&scope.tree, inode);
         }
         for (holder, node) in holders.into_iter().filter(|(holder, _)| *holder != session.id) {
             self.hub.tell(holder, &ToVmds::Orphaned { node });
@@ -231,6 +231,5 @@ impl DataPlane {
             tracing::error!(%ino, error = &error as &dyn std::error::Error, "cannot take back a file that did not open");
         }
         self.leases.release((session.id, scope.node(ino)));
-        self.sweep(&scope.tree);
     }
 }

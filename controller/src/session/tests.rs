@@ -48,8 +48,7 @@ impl World {
         let engine = Arc::new(MemoryEngine::new());
         let shards = vec![Arc::new(Shard::new(ShardId(0), engine.clone(), 1000))];
         let map = AddressMap::new(shards, Arc::new(SystemClock));
-        let plane = Arc::new(DataPlane::new(map, Pools::default(), Committer::new(engine)));
-        crate::housekeeping::start(&plane).unwrap();
+        let plane = DataPlane::start(map, Pools::default(), Committer::new(engine)).unwrap();
         let services = PlaneServices::new(plane.clone());
         let pool = tempfile::tempdir().unwrap();
         let spec = PoolSpec { posix: PosixSpec { path: pool.path().to_owned(), host: None } };

@@ -7,7 +7,7 @@ use address_map::engine::{MemoryEngine, Reader};
 use serde_json::json;
 
 use super::*;
-use crate::resource::{Pool, Tenant, Truth};
+use crate::resource::{Manifest, Pool, Tenant, Truth};
 
 fn engine() -> Arc<MemoryEngine> {
     Arc::new(MemoryEngine::default())

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FallocateFlags, SeekFrom, Statx, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 /// Most bytes copied by one request, so that no thread of the pool is taken for long; callers go on with the rest.
-const COPY_MAX: usize = 64 * 1024 * 1024;
+pub(crate) const COPY_MAX: u64 = 64 * 1024 * 1024;
 
 /// A leased descriptor.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl Held {
         rustix::fs::seek(&self.fd, to)
     }
 
-    /// `copy_file_range(2)`; may copy less than asked.
+    /// `copy_file_range(2)` of at most [`COPY_MAX`] bytes; may copy less than asked.
     pub(crate) fn copy_to(
         &self,
         mut from: u64,
@@ -123,7 +123,7 @@ impl Held {
         mut to: u64,
         len: u64,
     ) -> Result<usize, Errno> {
-        let len = usize::try_from(len).map_or(COPY_MAX, |len| len.min(COPY_MAX));
+        let len = len.min(COPY_MAX) as usize;
         rustix::io::retry_on_intr(|| {
             rustix::fs::copy_file_range(&self.fd, Some(&mut from), &target.fd, Some(&mut to), len)
         })

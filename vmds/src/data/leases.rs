@@ -7,86 +7,23 @@
 //! Counts of open handles are only of this process: handles opened by an earlier generation are served (a lease is
 //! taken when one is used) but not counted.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use address_map::error::Refusal;
 use address_map::ids::{NodeId, Slot};
 use parking_lot::Mutex;
 
+mod step;
+
+use step::{Closer, Waiter};
+pub(crate) use step::{Granted, Step, Steps, Want};
+
 use super::fd::Held;
 use crate::fs::error::Errno;
 
 /// Most requests that wait for the lease of one inode.
 const WAITING_MAX: usize = 4096;
-
-/// What a request wants of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Want {
-    /// A handle is opened.
-    Open {
-        /// For writing too.
-        write: bool,
-    },
-    /// A handle is used.
-    Use {
-        /// For writing.
-        write: bool,
-    },
-}
-
-impl Want {
-    fn write(self) -> bool {
-        match self {
-            Want::Open { write } | Want::Use { write } => write,
-        }
-    }
-}
-
-/// What a request gets.
-#[derive(Clone, Debug)]
-pub(crate) struct Granted {
-    /// The descriptor.
-    pub(crate) held: Arc<Held>,
-    /// The kernel moves the bytes itself, with the file it knows under this number. The same for all handles of an
-    /// inode that are open at the same time.
-    pub(crate) backing: Option<u32>,
-}
-
-type Waiter = Box<dyn FnOnce(Result<Granted, Errno>) + Send>;
-type Closer = Box<dyn FnOnce() + Send>;
-
-/// What is to be done next, outside the lock of the table.
-pub(crate) enum Step {
-    /// Ask the controller for a lease, then call [`Leases::answered`].
-    Ask {
-        /// The inode.
-        node: NodeId,
-        /// For writing.
-        write: bool,
-    },
-    /// Tell the controller that nobody writes any more, then call [`Leases::closed`].
-    CloseWrite {
-        /// The inode.
-        node: NodeId,
-    },
-    /// Close the descriptor, tell the controller, then call [`Leases::dropped`].
-    Drop {
-        /// The inode.
-        node: NodeId,
-        /// Its descriptor.
-        held: Option<Arc<Held>>,
-    },
-    /// Close a descriptor that has been replaced or recalled.
-    Discard(Arc<Held>),
-    /// Answer a request that waited.
-    Answer(Waiter, Result<Granted, Errno>),
-    /// Answer a release that waited.
-    Released(Closer),
-}
-
-/// Steps, in order.
-pub(crate) type Steps = VecDeque<Step>;
 
 enum Busy {
     Asking { write: bool, riders: Vec<(Want, Waiter)> },
@@ -228,7 +165,12 @@ impl Leases {
     }
 
     /// A handle of an earlier process is closed.
-    pub(crate) fn release_unknown(&self, node: NodeId, write: bool, done: impl FnOnce() + Send + 'static) -> Steps {
+    pub(crate) fn release_unknown(
+        &self,
+        node: NodeId,
+        write: bool,
+        done: impl FnOnce() + Send + 'static,
+    ) -> Steps {
         let mut table = self.0.lock();
         let entry = table.entry(node);
         // Who else writes is not known; the controller takes the size once more with the next one.
@@ -379,7 +321,10 @@ impl Table {
                 None => unsatisfied.push((want, done)),
             }
         }
-        if entry.writers == 0 && entry.marked && (!entry.closers.is_empty() || (entry.orphaned && !entry.is_open())) {
+        if entry.writers == 0
+            && entry.marked
+            && (!entry.closers.is_empty() || (entry.orphaned && !entry.is_open()))
+        {
             entry.marked = false;
             entry.waiting = unsatisfied;
             entry.busy = Some(Busy::Closing { closers: std::mem::take(&mut entry.closers) });

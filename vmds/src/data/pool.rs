@@ -52,7 +52,10 @@ impl IoPool {
             match std::thread::Builder::new().name(name).spawn(move || shared.serve()) {
                 Ok(_) => state.threads += 1,
                 Err(error) if state.threads == 0 => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "no thread for storage can be started");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "no thread for storage can be started"
+                    );
                     drop(state);
                     return job();
                 }

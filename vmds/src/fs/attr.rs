@@ -62,11 +62,7 @@ impl Fs {
                     let kept = fs.cache.change(stamp, |facts| facts.attr(node, attr));
                     Ok(fs.shown(None, node, attr, kept))
                 }
-                Err(refusal) => {
-                    // It may have happened all the same, if the answer did not come in time.
-                    fs.cache.change(stamp, |facts| facts.attr_unknown(node));
-                    Err(refusal.into())
-                }
+                Err(refusal) => Err(fs.doubt(refusal, |facts| facts.attr_unknown(node))),
             });
         });
     }

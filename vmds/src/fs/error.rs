@@ -65,7 +65,9 @@ impl From<rustix::io::Errno> for Errno {
     /// An error of a backing file. Numbers that only mean something to this process become EIO.
     fn from(error: rustix::io::Errno) -> Self {
         match error {
-            rustix::io::Errno::BADF | rustix::io::Errno::FAULT | rustix::io::Errno::NOSYS => Refusal::Io.into(),
+            rustix::io::Errno::BADF | rustix::io::Errno::FAULT | rustix::io::Errno::NOSYS => {
+                Refusal::Io.into()
+            }
             other => Errno(other.raw_os_error()),
         }
     }
@@ -99,9 +101,28 @@ mod tests {
         // here it is made sure that none of them is success or ENOSYS.
         use Refusal::*;
         for refusal in [
-            NotFound, Exists, NotDirectory, IsDirectory, NotEmpty, CrossesShare, ShareRoot, ReadOnly, Invalid,
-            NotPermitted, Access, TooManyLinks, NameTooLong, Quota, NoSpace, TooLarge, NoAttribute,
-            AttributeTooLarge, NotSupported, Stale, Busy, Io,
+            NotFound,
+            Exists,
+            NotDirectory,
+            IsDirectory,
+            NotEmpty,
+            CrossesShare,
+            ShareRoot,
+            ReadOnly,
+            Invalid,
+            NotPermitted,
+            Access,
+            TooManyLinks,
+            NameTooLong,
+            Quota,
+            NoSpace,
+            TooLarge,
+            NoAttribute,
+            AttributeTooLarge,
+            NotSupported,
+            Stale,
+            Busy,
+            Io,
         ] {
             assert!(Errno::from(refusal).code() > 0);
             assert_ne!(Errno::from(refusal).code(), libc::ENOSYS);

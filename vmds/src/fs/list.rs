@@ -96,8 +96,8 @@ impl Fs {
         let fs = Arc::clone(self);
         let stamp = self.cache.stamp();
         let accept = |answer| match answer {
-            Answer::Page { entries, end } => Ok((entries, end)),
-            other => Err(other),
+            Answer::Page { entries, end } => Some((entries, end)),
+            _ => None,
         };
         self.ask(Call::List { node: dir, after }, accept, move |answer| {
             done(match answer {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use address_map::error::Refusal;
 use address_map::attr::Attr;
+use address_map::error::Refusal;
 use address_map::ids::NodeId;
 use address_map::name::Name;
 use address_map::wire::{Answer, Call};
@@ -56,7 +56,7 @@ impl Fs {
         let fs = Arc::clone(self);
         let stamp = self.cache.stamp();
         let call = Call::Lookup { parent, name: name.clone() };
-        let accept = |answer| if let Answer::Found(found) = answer { Ok(found) } else { Err(answer) };
+        let accept = |answer| if let Answer::Found(found) = answer { Some(found) } else { None };
         self.ask(call, accept, move |found| {
             done(match found {
                 Ok(found) => {

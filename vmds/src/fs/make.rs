@@ -45,8 +45,8 @@ impl Fs {
         let fs = Arc::clone(self);
         let stamp = self.cache.stamp();
         let accept = |answer| match answer {
-            Answer::Made { target, parent } => Ok((target, parent)),
-            other => Err(other),
+            Answer::Made { target, parent } => Some((target, parent)),
+            _ => None,
         };
         self.ask(call, accept, move |made| {
             done(match made {
@@ -59,10 +59,7 @@ impl Fs {
                     });
                     Ok(fs.shown(Some(parent), target.node, target.attr, kept))
                 }
-                Err(refusal) => {
-                    fs.cache.change(stamp, |facts| facts.entry_unknown(parent, &name));
-                    Err(refusal.into())
-                }
+                Err(refusal) => Err(fs.doubt(refusal, |facts| facts.entry_unknown(parent, &name))),
             });
         });
     }
@@ -101,11 +98,10 @@ impl Fs {
                     done(Ok(Created { file: shown, opened: fs.opened(file.node, write, &granted) }));
                     return fs.drive(steps);
                 }
-                Ok((other, _)) => unexpected(&other),
+                Ok(_) => unexpected(),
                 Err(refusal) => refusal,
             };
-            fs.cache.change(stamp, |facts| facts.entry_unknown(parent, &name));
-            done(Err(refusal.into()));
+            done(Err(fs.doubt(refusal, |facts| facts.entry_unknown(parent, &name))));
         });
     }
 }

@@ -22,14 +22,15 @@ mod xattr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use address_map::error::Refusal;
 use address_map::attr::Attr;
+use address_map::error::Refusal;
 use address_map::ids::NodeId;
 use address_map::wire::{Answer, Call, Welcome};
 use tracing::error;
 
-
+pub(crate) use list::Listing;
 pub(crate) use lookup::Looked;
+pub(crate) use make::Created;
 
 pub(crate) use open::{Handle, Opened};
 pub(crate) use space::{Place, Seek};
@@ -40,7 +41,7 @@ use crate::data::leases::{Granted, Leases, Step, Steps, Want};
 use crate::data::pool::IoPool;
 use crate::fuse::notices::Notices;
 use crate::link::{Link, Outcome};
-use crate::namespace::Namespace;
+use crate::namespace::{Facts, Namespace};
 use error::Errno;
 
 /// A continuation that takes the result of an operation.
@@ -83,7 +84,12 @@ enum Known {
 
 impl Fs {
     /// A file system that asks through `link`, as `welcome` says, with at most `descriptors_max` leases at a time.
-    pub(crate) fn new(link: Arc<Link>, notices: Arc<Notices>, welcome: &Welcome, descriptors_max: usize) -> Arc<Self> {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        notices: Arc<Notices>,
+        welcome: &Welcome,
+        descriptors_max: usize,
+    ) -> Arc<Self> {
         let options = &welcome.options;
         Arc::new(Self {
             link,
@@ -126,16 +132,16 @@ impl Fs {
         })
     }
 
-    /// Asks the controller; an answer that `accept` does not know is a broken protocol.
+    /// Asks the controller; an answer that `accept` does not take is a broken protocol.
     fn ask<T>(
         &self,
         call: Call,
-        accept: impl FnOnce(Answer) -> Result<T, Answer> + Send + 'static,
+        accept: impl FnOnce(Answer) -> Option<T> + Send + 'static,
         done: impl FnOnce(Result<T, Refusal>) + Send + 'static,
     ) {
         self.link.call(call, move |outcome| {
             done(match outcome {
-                Ok((answer, _)) => accept(answer).map_err(|other| unexpected(&other)),
+                Ok((answer, _)) => accept(answer).ok_or_else(unexpected),
                 Err(refusal) => Err(refusal),
             });
         });
@@ -204,6 +210,15 @@ impl Fs {
         }
     }
 
+    /// A change was refused. Nothing has happened then, unless the answer failed to come: what it would have
+    /// touched is not known any more.
+    fn doubt(&self, refusal: Refusal, record: impl FnOnce(&Facts<'_>)) -> Errno {
+        if refusal == Refusal::Io {
+            self.cache.forget(record);
+        }
+        refusal.into()
+    }
+
     /// The bytes of `node` were changed through a descriptor of ours: attributes that claim to be settled are not.
     fn touched(&self, node: NodeId) {
         if self.cache.attr(node).is_some_and(|attr| !attr.volatile) {
@@ -229,9 +244,8 @@ impl Fs {
         if held.is_charged(end) {
             return done(Ok(held));
         }
-        let accept = |answer| if matches!(answer, Answer::Done) { Ok(()) } else { Err(answer) };
         let fs = Arc::clone(self);
-        self.ask(Call::Grow { node, size: end }, accept, move |charged| match charged {
+        self.ask(Call::Grow { node, size: end }, accept_done, move |charged| match charged {
             Ok(()) => fs.io.submit(move || {
                 held.charged(end);
                 done(Ok(held));
@@ -245,24 +259,29 @@ impl Fs {
 fn leased(outcome: Outcome) -> Result<(Attr, Held), Refusal> {
     match outcome? {
         (Answer::Leased { attr, lease }, Some(fd)) => Ok((attr, Held::new(fd, lease))),
-        (other, _) => Err(unexpected(&other)),
+        _ => Err(unexpected()),
     }
 }
 
 /// The controller answered something else than was asked.
-fn unexpected(answer: &Answer) -> Refusal {
-    error!(?answer, "the controller's answer does not fit the question");
+fn unexpected() -> Refusal {
+    error!("the controller's answer does not fit the question");
     Refusal::Io
 }
 
 /// Accepts the attributes of an inode as an answer.
-fn accept_attr(answer: Answer) -> Result<Attr, Answer> {
-    if let Answer::Attr(attr) = answer { Ok(attr) } else { Err(answer) }
+fn accept_attr(answer: Answer) -> Option<Attr> {
+    if let Answer::Attr(attr) = answer { Some(attr) } else { None }
 }
 
 /// Accepts bytes as an answer.
-fn accept_bytes(answer: Answer) -> Result<Vec<u8>, Answer> {
-    if let Answer::Bytes(bytes) = answer { Ok(bytes) } else { Err(answer) }
+fn accept_bytes(answer: Answer) -> Option<Vec<u8>> {
+    if let Answer::Bytes(bytes) = answer { Some(bytes) } else { None }
+}
+
+/// Accepts that there is nothing to say.
+fn accept_done(answer: Answer) -> Option<()> {
+    matches!(answer, Answer::Done).then_some(())
 }
 
 #[cfg(test)]

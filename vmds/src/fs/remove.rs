@@ -34,9 +34,10 @@ impl Fs {
         };
         let fs = Arc::clone(self);
         let stamp = self.cache.stamp();
+        let target = self.cache.entry(parent, &name).flatten();
         let accept = |answer| match answer {
-            Answer::Removed { target, parent } => Ok((target, parent)),
-            other => Err(other),
+            Answer::Removed { target, parent } => Some((target, parent)),
+            _ => None,
         };
         self.ask(call(parent, name.clone()), accept, move |removed| match removed {
             Ok((target, parent_attr)) => {
@@ -49,10 +50,13 @@ impl Fs {
                 done(Ok(()));
                 fs.drop_if_gone(target);
             }
-            Err(refusal) => {
-                fs.cache.change(stamp, |facts| facts.entry_unknown(parent, &name));
-                done(Err(refusal.into()));
-            }
+            Err(refusal) => done(Err(fs.doubt(refusal, |facts| {
+                facts.entry_unknown(parent, &name);
+                // It may have lost a name.
+                if let Some(target) = target {
+                    facts.attr_unknown(target);
+                }
+            }))),
         });
     }
 

@@ -27,11 +27,13 @@ impl Fs {
         };
         let fs = Arc::clone(self);
         let stamp = self.cache.stamp();
-        let call =
-            Call::Rename { parent, name: name.clone(), new_parent, new_name: new_name.clone(), mode };
+        let call = Call::Rename { parent, name: name.clone(), new_parent, new_name: new_name.clone(), mode };
+        let known = |parent, name| self.cache.entry(parent, name).flatten();
+        let touched: Vec<_> =
+            [known(parent, &name), known(new_parent, &new_name)].into_iter().flatten().collect();
         let accept = |answer| match answer {
-            Answer::Renamed { moved, other, parent, new_parent } => Ok((moved, other, parent, new_parent)),
-            other => Err(other),
+            Answer::Renamed { moved, other, parent, new_parent } => Some((moved, other, parent, new_parent)),
+            _ => None,
         };
         self.ask(call, accept, move |renamed| match renamed {
             Ok((moved, other, parent_attr, new_parent_attr)) => {
@@ -57,13 +59,13 @@ impl Fs {
                     fs.drop_if_gone(replaced);
                 }
             }
-            Err(refusal) => {
-                fs.cache.change(stamp, |facts| {
-                    facts.entry_unknown(parent, &name);
-                    facts.entry_unknown(new_parent, &new_name);
-                });
-                done(Err(refusal.into()));
-            }
+            Err(refusal) => done(Err(fs.doubt(refusal, |facts| {
+                facts.entry_unknown(parent, &name);
+                facts.entry_unknown(new_parent, &new_name);
+                for touched in touched {
+                    facts.attr_unknown(touched);
+                }
+            }))),
         });
     }
 }

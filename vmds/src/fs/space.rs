@@ -9,6 +9,7 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 
 use super::error::Errno;
 use super::{Done, Fs};
+use crate::data::fd::COPY_MAX;
 
 /// A place in a file.
 #[derive(Clone, Copy, Debug)]
@@ -64,11 +65,14 @@ impl Fs {
             };
             let pool = Arc::clone(&fs);
             pool.io.submit(move || {
-                // No more is charged than there is to copy.
+                // No more is charged than is copied.
                 let len = match source.size() {
-                    Ok(size) => len.min(size.saturating_sub(from.offset)),
+                    Ok(size) => len.min(size.saturating_sub(from.offset)).min(COPY_MAX),
                     Err(error) => return done(Err(error.into())),
                 };
+                if len == 0 {
+                    return done(Ok(0));
+                }
                 let Some(end) = to.offset.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX) else {
                     return done(Err(Refusal::TooLarge.into()));
                 };

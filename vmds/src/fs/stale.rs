@@ -56,9 +56,6 @@ impl Fs {
             seen = self.cache.nodes();
             self.cache.forget_all();
             self.notices.push(Notice::AllEntries, fence);
-        } else {
-            // Nothing of it is cached here; but answers on their way are from before.
-            self.cache.forget(|_| {});
         }
         let (leased, steps) = self.leases.recall(slot);
         for step in steps {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use address_map::ids::NodeId;
-use address_map::wire::{Answer, Call};
+use address_map::wire::Call;
 
 use super::error::Errno;
 use super::{Done, Fs};
@@ -27,7 +27,6 @@ impl Fs {
 
     /// Makes what was acknowledged about an inode durable, save its bytes.
     pub(crate) fn sync_metadata(&self, node: NodeId, done: impl Done<()>) {
-        let accept = |answer| if matches!(answer, Answer::Done) { Ok(()) } else { Err(answer) };
-        self.ask(Call::Sync { node }, accept, |synced| done(synced.map_err(Errno::from)));
+        self.ask(Call::Sync { node }, super::accept_done, |synced| done(synced.map_err(Errno::from)));
     }
 }

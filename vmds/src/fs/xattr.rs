@@ -44,7 +44,13 @@ fn check_name(name: &[u8]) -> Result<(), Refusal> {
 
 impl Fs {
     /// Value of an attribute, if it fits into `room` bytes.
-    pub(crate) fn getxattr(self: &Arc<Self>, node: NodeId, name: &[u8], room: u32, done: impl Done<AttrBytes>) {
+    pub(crate) fn getxattr(
+        self: &Arc<Self>,
+        node: NodeId,
+        name: &[u8],
+        room: u32,
+        done: impl Done<AttrBytes>,
+    ) {
         if let Err(refusal) = check_name(name) {
             return done(Err(refusal.into()));
         }
@@ -107,14 +113,16 @@ impl Fs {
         let fs = Arc::clone(self);
         let stamp = self.cache.stamp();
         self.ask(call, super::accept_attr, move |attr| {
-            fs.cache.change(stamp, |facts| {
-                facts.xattrs_changed(node);
-                match &attr {
-                    Ok(attr) => facts.attr(node, *attr),
-                    Err(_) => facts.attr_unknown(node),
+            done(match attr {
+                Ok(attr) => {
+                    fs.cache.change(stamp, |facts| {
+                        facts.xattrs_changed(node);
+                        facts.attr(node, attr);
+                    });
+                    Ok(())
                 }
+                Err(refusal) => Err(fs.doubt(refusal, |facts| facts.attr_unknown(node))),
             });
-            done(attr.map(|_| ()).map_err(Errno::from));
         });
     }
 }

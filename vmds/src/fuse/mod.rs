@@ -4,6 +4,7 @@ mod backing;
 mod convert;
 mod kernel;
 pub(crate) mod notices;
+mod reply;
 mod session;
 
 use std::ffi::OsStr;
@@ -13,85 +14,35 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use address_map::attr::{AttrChange, FileKind};
+use address_map::attr::AttrChange;
 use address_map::wire::Make;
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
 use tracing::trace;
 
-use crate::fs::error::Errno;
-use crate::fs::{AttrBytes, Fs, Handle, Looked, Opened, Place, Seek, Shown};
-use convert::{AT_ONCE, caller, errno, ino, node};
+use crate::fs::{Fs, Handle, Place, Seek};
+use convert::{caller, errno, node};
+use session::Agreed;
 pub(crate) use session::serve;
-
-/// Size of a block in the answer to `statfs`, bytes.
-const STATFS_BLOCK: u32 = 4096;
 
 /// The mount, as `fuser` calls it.
 struct Mount {
     fs: Arc<Fs>,
+    agreed: Agreed,
 }
 
 fn note(op: &'static str, request: &Request, on: INodeNo) {
     trace!(op, ino = on.0, request = request.unique().0, "request");
 }
 
-fn reply_entry(reply: ReplyEntry) -> impl FnOnce(Result<Shown, Errno>) + Send + 'static {
-    move |shown| match shown {
-        Ok(shown) => send_entry(reply, &shown),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn send_entry(reply: ReplyEntry, shown: &Shown) {
-    let attr = convert::attr(shown.node, &shown.attr);
-    reply.entry_with_ttls(&shown.attr_ttl, &shown.entry_ttl, &attr, Generation(0));
-}
-
-fn reply_attr(reply: ReplyAttr) -> impl FnOnce(Result<Shown, Errno>) + Send + 'static {
-    move |shown| match shown {
-        Ok(shown) => reply.attr(&shown.attr_ttl, &convert::attr(shown.node, &shown.attr)),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn reply_empty(reply: ReplyEmpty) -> impl FnOnce(Result<(), Errno>) + Send + 'static {
-    move |done| match done {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn reply_written(reply: ReplyWrite) -> impl FnOnce(Result<u32, Errno>) + Send + 'static {
-    move |written| match written {
-        Ok(written) => reply.written(written),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn reply_xattr(reply: ReplyXattr) -> impl FnOnce(Result<AttrBytes, Errno>) + Send + 'static {
-    move |bytes| match bytes {
-        Ok(AttrBytes::Bytes(bytes)) => reply.data(&bytes),
-        Ok(AttrBytes::Size(size)) => reply.size(size),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn open_flags(opened: &Opened) -> FopenFlags {
-    // Nothing is kept back until a file is closed, so the kernel need not say that it is.
-    let mut flags = FopenFlags::FOPEN_NOFLUSH;
-    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.seen);
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
-    flags
-}
-
 impl Filesystem for Mount {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        if session::negotiate(config)? {
+        self.agreed = session::negotiate(config)?;
+        if self.agreed.passthrough {
             self.fs.allow_passthrough();
         }
         Ok(())
@@ -99,12 +50,7 @@ impl Filesystem for Mount {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         note("lookup", request, parent);
-        self.fs.lookup(node(parent), name.as_bytes(), move |looked| match looked {
-            Ok(Looked::Found(shown)) => send_entry(reply, &shown),
-            Ok(Looked::Absent { ttl }) if ttl.is_zero() => reply.error(fuser::Errno::ENOENT),
-            Ok(Looked::Absent { ttl }) => reply.entry(&ttl, &convert::absent(), Generation(0)),
-            Err(error) => reply.error(errno(error)),
-        });
+        self.fs.lookup(node(parent), name.as_bytes(), reply::looked(reply));
     }
 
     fn forget(&self, request: &Request, of: INodeNo, _nlookup: u64) {
@@ -114,7 +60,7 @@ impl Filesystem for Mount {
 
     fn getattr(&self, request: &Request, of: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         note("getattr", request, of);
-        self.fs.getattr(node(of), reply_attr(reply));
+        self.fs.getattr(node(of), reply::attr(reply));
     }
 
     fn setattr(
@@ -144,7 +90,7 @@ impl Filesystem for Mount {
             atime: atime.map(convert::set_time),
             mtime: mtime.map(convert::set_time),
         };
-        self.fs.setattr(node(of), caller(request), change, reply_attr(reply));
+        self.fs.setattr(node(of), caller(request), change, reply::attr(reply));
     }
 
     fn readlink(&self, request: &Request, of: INodeNo, reply: ReplyData) {
@@ -168,35 +114,43 @@ impl Filesystem for Mount {
         note("mknod", request, parent);
         let Some(what) = convert::make(mode, rdev) else { return reply.error(fuser::Errno::EINVAL) };
         let mode = convert::permissions(mode & !umask);
-        self.fs.make(node(parent), name.as_bytes(), caller(request), mode, what, reply_entry(reply));
+        self.fs.make(node(parent), name.as_bytes(), caller(request), mode, what, reply::entry(reply));
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
         note("mkdir", request, parent);
         let mode = convert::permissions(mode & !umask);
         let name = name.as_bytes();
-        self.fs.make(node(parent), name, caller(request), mode, Make::Directory, reply_entry(reply));
+        self.fs.make(node(parent), name, caller(request), mode, Make::Directory, reply::entry(reply));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         note("symlink", request, parent);
         let what = Make::Symlink(target.as_os_str().as_bytes().to_vec());
-        self.fs.make(node(parent), name.as_bytes(), caller(request), 0o777, what, reply_entry(reply));
+        self.fs.make(node(parent), name.as_bytes(), caller(request), 0o777, what, reply::entry(reply));
     }
 
     fn link(&self, request: &Request, of: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         note("link", request, of);
-        self.fs.link(node(of), node(parent), name.as_bytes(), reply_entry(reply));
+        self.fs.link(node(of), node(parent), name.as_bytes(), reply::entry(reply));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         note("unlink", request, parent);
-        self.fs.unlink(node(parent), name.as_bytes(), reply_empty(reply));
+        self.fs.unlink(node(parent), name.as_bytes(), reply::empty(reply));
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         note("rmdir", request, parent);
-        self.fs.rmdir(node(parent), name.as_bytes(), reply_empty(reply));
+        self.fs.rmdir(node(parent), name.as_bytes(), reply::empty(reply));
     }
 
     fn rename(
@@ -213,7 +167,7 @@ impl Filesystem for Mount {
         let Some(mode) = convert::rename_mode(flags) else { return reply.error(fuser::Errno::EINVAL) };
         let from = (node(parent), name.as_bytes());
         let to = (node(new_parent), new_name.as_bytes());
-        self.fs.rename(from, to, mode, reply_empty(reply));
+        self.fs.rename(from, to, mode, reply::empty(reply));
     }
 
     fn create(
@@ -228,35 +182,13 @@ impl Filesystem for Mount {
     ) {
         note("create", request, parent);
         let mode = convert::permissions(mode & !umask);
-        let write = convert::writes(flags);
-        self.fs.create(node(parent), name.as_bytes(), caller(request), mode, write, move |created| {
-            let created = match created {
-                Ok(created) => created,
-                Err(error) => return reply.error(errno(error)),
-            };
-            let (file, opened) = (&created.file, &created.opened);
-            let ttl = file.entry_ttl.min(file.attr_ttl);
-            let attr = convert::attr(file.node, &file.attr);
-            let (handle, flags) = (FileHandle(opened.handle.0), open_flags(opened));
-            match opened.backing {
-                Some(id) => backing::created(reply, &ttl, &attr, handle, flags, id),
-                None => reply.created(&ttl, &attr, Generation(0), handle, flags),
-            }
-        });
+        let (name, write) = (name.as_bytes(), convert::writes(flags));
+        self.fs.create(node(parent), name, caller(request), mode, write, reply::create(reply));
     }
 
     fn open(&self, request: &Request, of: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         note("open", request, of);
-        self.fs.open(node(of), convert::writes(flags.0), move |opened| match opened {
-            Ok(opened) => {
-                let (handle, flags) = (FileHandle(opened.handle.0), open_flags(&opened));
-                match opened.backing {
-                    Some(id) => backing::opened(reply, handle, flags, id),
-                    None => reply.opened(handle, flags),
-                }
-            }
-            Err(error) => reply.error(errno(error)),
-        });
+        self.fs.open(node(of), convert::writes(flags.0), reply::open(reply));
     }
 
     fn read(
@@ -290,10 +222,17 @@ impl Filesystem for Mount {
         reply: ReplyWrite,
     ) {
         note("write", request, of);
-        self.fs.write(node(of), offset, data.to_vec(), reply_written(reply));
+        self.fs.write(node(of), offset, data.to_vec(), reply::written(reply));
     }
 
-    fn flush(&self, request: &Request, of: INodeNo, _handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(
+        &self,
+        request: &Request,
+        of: INodeNo,
+        _handle: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
         note("flush", request, of);
         reply.ok();
     }
@@ -309,18 +248,21 @@ impl Filesystem for Mount {
         reply: ReplyEmpty,
     ) {
         note("release", request, of);
-        self.fs.release(node(of), Handle(handle.0), reply_empty(reply));
+        self.fs.release(node(of), Handle(handle.0), reply::empty(reply));
     }
 
     fn fsync(&self, request: &Request, of: INodeNo, _handle: FileHandle, datasync: bool, reply: ReplyEmpty) {
         note("fsync", request, of);
-        self.fs.fsync(node(of), datasync, reply_empty(reply));
+        self.fs.fsync(node(of), datasync, reply::empty(reply));
     }
 
     fn opendir(&self, request: &Request, of: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         note("opendir", request, of);
-        // The kernel then opens directories itself, once and for all, and caches their listings.
-        reply.error(fuser::Errno::ENOSYS);
+        if self.agreed.no_opendir {
+            // The kernel then opens directories itself, once and for all, and caches their listings.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
     }
 
     fn readdir(
@@ -329,22 +271,10 @@ impl Filesystem for Mount {
         of: INodeNo,
         _handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
         note("readdir", request, of);
-        self.fs.list(node(of), offset, false, move |listing| match listing {
-            Ok(listing) => {
-                for listed in listing.entries() {
-                    let kind = convert::kind(listed.entry.map_or(FileKind::Directory, |entry| entry.kind()));
-                    let name = OsStr::from_bytes(listed.name);
-                    if reply.add(ino(listed.node), listed.cookie, kind, name) {
-                        break;
-                    }
-                }
-                reply.ok();
-            }
-            Err(error) => reply.error(errno(error)),
-        });
+        self.fs.list(node(of), offset, false, reply::names(reply));
     }
 
     fn readdirplus(
@@ -353,44 +283,27 @@ impl Filesystem for Mount {
         of: INodeNo,
         _handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
         note("readdirplus", request, of);
-        self.fs.list(node(of), offset, true, move |listing| match listing {
-            Ok(listing) => {
-                for listed in listing.entries() {
-                    let (ttl, attr) = match listed.entry.map(|entry| listing.show(entry)) {
-                        None => (AT_ONCE, convert::placeholder(listed.node, FileType::Directory)),
-                        Some(Some(shown)) => (shown.entry_ttl, convert::attr(shown.node, &shown.attr)),
-                        Some(None) => break,
-                    };
-                    let name = OsStr::from_bytes(listed.name);
-                    if reply.add(ino(listed.node), listed.cookie, name, &ttl, &attr, Generation(0)) {
-                        break;
-                    }
-                }
-                reply.ok();
-            }
-            Err(error) => reply.error(errno(error)),
-        });
+        self.fs.list(node(of), offset, true, reply::names_and_attrs(reply));
     }
 
-    fn fsyncdir(&self, request: &Request, of: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsyncdir(
+        &self,
+        request: &Request,
+        of: INodeNo,
+        _handle: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
         note("fsyncdir", request, of);
-        self.fs.sync_metadata(node(of), reply_empty(reply));
+        self.fs.sync_metadata(node(of), reply::empty(reply));
     }
 
     fn statfs(&self, request: &Request, of: INodeNo, reply: ReplyStatfs) {
         note("statfs", request, of);
-        self.fs.statfs(node(of), move |statfs| match statfs {
-            Ok(s) => {
-                let block = u64::from(STATFS_BLOCK);
-                let (blocks, free) = (s.bytes / block, s.bytes_free / block);
-                let name_max = address_map::limits::NAME_MAX as u32;
-                reply.statfs(blocks, free, free, s.inodes, s.inodes_free, STATFS_BLOCK, name_max, STATFS_BLOCK);
-            }
-            Err(error) => reply.error(errno(error)),
-        });
+        self.fs.statfs(node(of), reply::statfs(reply));
     }
 
     fn setxattr(
@@ -405,22 +318,22 @@ impl Filesystem for Mount {
     ) {
         note("setxattr", request, of);
         let Some(mode) = convert::xattr_mode(flags) else { return reply.error(fuser::Errno::EINVAL) };
-        self.fs.setxattr(node(of), name.as_bytes(), value, mode, reply_empty(reply));
+        self.fs.setxattr(node(of), name.as_bytes(), value, mode, reply::empty(reply));
     }
 
     fn getxattr(&self, request: &Request, of: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         note("getxattr", request, of);
-        self.fs.getxattr(node(of), name.as_bytes(), size, reply_xattr(reply));
+        self.fs.getxattr(node(of), name.as_bytes(), size, reply::xattr(reply));
     }
 
     fn listxattr(&self, request: &Request, of: INodeNo, size: u32, reply: ReplyXattr) {
         note("listxattr", request, of);
-        self.fs.listxattr(node(of), size, reply_xattr(reply));
+        self.fs.listxattr(node(of), size, reply::xattr(reply));
     }
 
     fn removexattr(&self, request: &Request, of: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         note("removexattr", request, of);
-        self.fs.removexattr(node(of), name.as_bytes(), reply_empty(reply));
+        self.fs.removexattr(node(of), name.as_bytes(), reply::empty(reply));
     }
 
     fn access(&self, request: &Request, of: INodeNo, _mask: fuser::AccessFlags, reply: ReplyEmpty) {
@@ -456,7 +369,7 @@ impl Filesystem for Mount {
     ) {
         note("fallocate", request, of);
         let at = Place { node: node(of), offset };
-        self.fs.fallocate(at, length, mode.cast_unsigned(), reply_empty(reply));
+        self.fs.fallocate(at, length, mode.cast_unsigned(), reply::empty(reply));
     }
 
     fn lseek(
@@ -500,6 +413,6 @@ impl Filesystem for Mount {
         }
         let from = Place { node: node(from), offset: offset_from };
         let to = Place { node: node(to), offset: offset_to };
-        self.fs.copy(from, to, len, reply_written(reply));
+        self.fs.copy(from, to, len, reply::written(reply));
     }
 }

@@ -146,7 +146,9 @@ impl Notices {
         let (notices, told) = (Arc::clone(self), Arc::clone(&kernel));
         std::thread::Builder::new().name("vmds-names".into()).spawn(move || notices.tell_entries(&*told))?;
         let notices = Arc::clone(self);
-        std::thread::Builder::new().name("vmds-inodes".into()).spawn(move || notices.tell_inodes(&*kernel))?;
+        std::thread::Builder::new()
+            .name("vmds-inodes".into())
+            .spawn(move || notices.tell_inodes(&*kernel))?;
         Ok(())
     }
 
@@ -170,7 +172,8 @@ impl Notices {
     fn tell_inodes(&self, kernel: &impl Kernel) {
         loop {
             let mut lanes = self.lanes.lock();
-            let idle = |lanes: &Lanes| lanes.inodes.is_empty() && lanes.relief.is_empty() && !lanes.is_stuck();
+            let idle =
+                |lanes: &Lanes| lanes.inodes.is_empty() && lanes.relief.is_empty() && !lanes.is_stuck();
             while idle(&lanes) {
                 if lanes.at_work.is_some() || !lanes.entries.is_empty() {
                     self.work.wait_for(&mut lanes, LOOK);

@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use crate::tree::Tree;
+use crate::tree::{Register, Tree};
 
 /// Longest time a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,7 +58,7 @@ impl Mounted {
         let device = Arc::new(device);
         let kernel = Arc::clone(&device);
         let register = move |file: &std::fs::File| fuser::BackingId::create_raw(&*kernel, file).ok();
-        let register = passthrough.then(|| Box::new(register) as Box<dyn Fn(&std::fs::File) -> Option<u32> + Send>);
+        let register = passthrough.then(|| Box::new(register) as Register);
         let tree = Arc::new(Mutex::new(Tree::new(pool.path().into(), register)));
         let mut init = vec![0; 2 << 20];
         let length = rustix::io::read(&device, &mut init).unwrap();
@@ -88,16 +88,18 @@ impl Mounted {
     /// Starts the next generation.
     fn start(&mut self) {
         self.generation += 1;
-        let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let pair =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let (handshake, inherited) = pair.unwrap();
         rustix::net::send(&handshake, &self.init, SendFlags::empty()).unwrap();
         let (control, inherited_control) = FrameSocket::pair().unwrap();
         let control = Arc::new(control);
-        let mappings = [self.device.as_fd().try_clone_to_owned().unwrap(), inherited, inherited_control.into()]
-            .into_iter()
-            .zip(3..)
-            .map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd })
-            .collect();
+        let mappings =
+            [self.device.as_fd().try_clone_to_owned().unwrap(), inherited, inherited_control.into()]
+                .into_iter()
+                .zip(3..)
+                .map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd })
+                .collect();
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmds"));
         command.args(["--log", &std::env::var("VMDS_TEST_LOG").unwrap_or("warn".into())]);
         command.env_clear().fd_mappings(mappings).unwrap();

@@ -1,5 +1,8 @@
 //! A VMDS on a real kernel mount, with a controller of a few lines behind it.
 
+// All of this crate is test code; clippy takes only the `#[test]` functions for such.
+#![allow(clippy::unwrap_used)]
+
 mod agent;
 mod tree;
 
@@ -86,12 +89,14 @@ fn exercise(mounted: &Mounted) {
     assert_eq!(names(root), ["dir", "linked", "moved", "symlink"]);
     for entry in fs::read_dir(&dir).unwrap() {
         let entry = entry.unwrap();
-        let expected = if entry.file_name().len() < 5 && entry.file_name() != "copy" { 0 } else { large.len() };
+        let expected =
+            if entry.file_name().len() < 5 && entry.file_name() != "copy" { 0 } else { large.len() };
         assert_eq!(entry.metadata().unwrap().len(), expected as u64, "{:?}", entry.file_name());
     }
 
     // A file without a name lives until it is closed.
-    let mut orphan = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(root.join("orphan"));
+    let mut orphan =
+        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(root.join("orphan"));
     let orphan = orphan.as_mut().unwrap();
     orphan.write_all(b"still here").unwrap();
     fs::remove_file(root.join("orphan")).unwrap();
@@ -111,7 +116,10 @@ fn exercise(mounted: &Mounted) {
     let again = rustix::fs::setxattr(root.join("moved"), "user.key", b"v", rustix::fs::XattrFlags::CREATE);
     assert_eq!(again, Err(rustix::io::Errno::EXIST));
     rustix::fs::removexattr(root.join("moved"), "user.key").unwrap();
-    assert_eq!(rustix::fs::getxattr(root.join("moved"), "user.key", &mut value[..]), Err(rustix::io::Errno::NODATA));
+    assert_eq!(
+        rustix::fs::getxattr(root.join("moved"), "user.key", &mut value[..]),
+        Err(rustix::io::Errno::NODATA)
+    );
 }
 
 #[test]

@@ -21,14 +21,16 @@ struct Node {
     backing: Option<u32>,
 }
 
+/// Registers a file with the kernel for passthrough.
+pub(crate) type Register = Box<dyn Fn(&File) -> Option<u32> + Send>;
+
 /// The tree.
 pub(crate) struct Tree {
     nodes: BTreeMap<u64, Node>,
     next: u64,
     clock: i64,
     pool: PathBuf,
-    /// Registers a file with the kernel for passthrough.
-    register: Option<Box<dyn Fn(&File) -> Option<u32> + Send>>,
+    register: Option<Register>,
     /// Bytes that may be charged.
     pub(crate) quota: u64,
     /// Calls answered, by their kind.
@@ -42,7 +44,7 @@ fn plain(answer: Answer) -> Reply {
 }
 
 impl Tree {
-    pub(crate) fn new(pool: PathBuf, register: Option<Box<dyn Fn(&File) -> Option<u32> + Send>>) -> Self {
+    pub(crate) fn new(pool: PathBuf, register: Option<Register>) -> Self {
         let mut tree = Self {
             nodes: BTreeMap::new(),
             next: 1,
@@ -251,9 +253,12 @@ impl Tree {
                 node_.attr.has_xattrs = !node_.xattrs.is_empty();
                 plain(Answer::Attr(self.attr(node.ino().0)))
             }
-            Call::Statfs { .. } => {
-                plain(Answer::Statfs(Statfs { bytes: 1 << 30, bytes_free: 1 << 29, inodes: 1000, inodes_free: 900 }))
-            }
+            Call::Statfs { .. } => plain(Answer::Statfs(Statfs {
+                bytes: 1 << 30,
+                bytes_free: 1 << 29,
+                inodes: 1000,
+                inodes_free: 900,
+            })),
             Call::Lease { node, write } => {
                 self.node(node)?;
                 let (lease, fd) = self.lease(node.ino().0, write);

@@ -5,7 +5,6 @@ use std::time::Duration;
 use address_map::wire::{ListEntry, Stale, ToVmds};
 
 use super::*;
-use crate::fs::list::Listing;
 
 fn entry(cookie: u64, attr: Attr) -> ListEntry {
     ListEntry { cookie, name: name(&format!("n{cookie}")), node: with_node(node(cookie), attr) }
@@ -25,12 +24,18 @@ fn offsets_are_positions_after_entries() {
     let result = list(&fs, ROOT, 0, false);
     let (id, call) = controller.next_call();
     assert_eq!(call, Call::List { node: ROOT, after: 0 });
-    controller.answer(id, Answer::Page { entries: vec![entry(4, file_attr(1)), entry(9, file_attr(2))], end: false });
+    controller.answer(
+        id,
+        Answer::Page { entries: vec![entry(4, file_attr(1)), entry(9, file_attr(2))], end: false },
+    );
     assert_eq!(names(&result.recv().unwrap().unwrap()), [".", "..", "n4", "n9"]);
 
-    for (offset, expected) in
-        [(0, vec![".", "..", "n4", "n9"]), (1, vec!["..", "n4", "n9"]), (2, vec!["n4", "n9"]), (4, vec!["n9"])]
-    {
+    for (offset, expected) in [
+        (0, vec![".", "..", "n4", "n9"]),
+        (1, vec!["..", "n4", "n9"]),
+        (2, vec!["n4", "n9"]),
+        (4, vec!["n9"]),
+    ] {
         assert_eq!(names(&at_once(&list(&fs, ROOT, offset, true)).unwrap()), expected, "{offset}");
     }
     let result = list(&fs, ROOT, 9, false);
@@ -53,7 +58,8 @@ fn attributes_in_listings_are_true_or_not_shown() {
     let (id, _) = controller.next_call();
     controller.answer(id, page(vec![entry(4, file_attr(1)), entry(5, file_attr(1)), entry(6, volatile)]));
     let listing = result.recv().unwrap().unwrap();
-    let shown: Vec<_> = listing.entries().map(|listed| listing.show(listed.entry.unwrap()).unwrap()).collect();
+    let shown: Vec<_> =
+        listing.entries().map(|listed| listing.show(listed.entry.unwrap()).unwrap()).collect();
     assert_eq!(shown[0].entry_ttl, Duration::from_secs(60));
     assert_eq!((shown[2].attr.size, shown[2].entry_ttl), (7, Duration::ZERO), "true now, not later");
 

@@ -38,7 +38,9 @@ fn with_node(node: NodeId, attr: Attr) -> NodeAttr {
 }
 
 /// Starts an operation; its result can be waited for.
-fn start<T: Send + 'static>(operation: impl FnOnce(Box<dyn FnOnce(Result<T, Errno>) + Send>)) -> Receiver<Result<T, Errno>> {
+fn start<T: Send + 'static>(
+    operation: impl FnOnce(Box<dyn FnOnce(Result<T, Errno>) + Send>),
+) -> Receiver<Result<T, Errno>> {
     let (done, result) = mpsc::channel();
     operation(Box::new(move |outcome| done.send(outcome).unwrap()));
     result

@@ -1,0 +1,126 @@
+//! Deleting the objects of deleted files: soon, in batches, on a thread of its own.
+//!
+//! What is to be deleted is noted in the map by the transaction that removes the file, so nothing is forgotten when
+//! the process dies; what is sent here is only a hint that spares looking for it.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use address_map::ids::TenantId;
+use address_map::map::Tree;
+use address_map::namespace::object;
+use address_map::record::ObjectRef;
+
+use crate::session::DataPlane;
+
+/// Hints that wait; more are dropped, and their objects go with the next round.
+const HINTS_MAX: usize = 16 * 1024;
+/// Objects deleted per transaction.
+const BATCH: usize = 256;
+/// Between two rounds that look for what hints have missed.
+const ROUND_EVERY: Duration = Duration::from_secs(60);
+
+type Hint = (TenantId, ObjectRef);
+
+/// Takes hints about objects to delete.
+pub struct Sweeper {
+    hints: SyncSender<Hint>,
+}
+
+/// The other end, until [`start`] runs it.
+pub struct Hints(Receiver<Hint>);
+
+impl Sweeper {
+    /// A sweeper and what it is to be started with.
+    pub fn new() -> (Self, Hints) {
+        let (hints, receiver) = sync_channel(HINTS_MAX);
+        (Self { hints }, Hints(receiver))
+    }
+
+    /// An object of a tenant is to be deleted and noted as such.
+    pub fn hint(&self, tenant: TenantId, object: ObjectRef) {
+        // Full: the next round finds it. Gone: the process ends.
+        let _ = self.hints.try_send((tenant, object));
+    }
+}
+
+/// Starts the thread; it ends with the data plane.
+pub fn start(plane: &Arc<DataPlane>, hints: Hints) -> std::io::Result<()> {
+    let plane = Arc::downgrade(plane);
+    std::thread::Builder::new().name("sweeper".into()).spawn(move || run(&plane, &hints.0))?;
+    Ok(())
+}
+
+fn run(plane: &Weak<DataPlane>, hints: &Receiver<Hint>) {
+    let mut last_round = Instant::now();
+    loop {
+        let first = match hints.recv_timeout(ROUND_EVERY.saturating_sub(last_round.elapsed())) {
+            Ok(hint) => Some(hint),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let Some(plane) = plane.upgrade() else { return };
+        let mut batch: BTreeMap<TenantId, Vec<ObjectRef>> = BTreeMap::new();
+        for (tenant, object) in first.into_iter().chain(hints.try_iter().take(BATCH - 1)) {
+            batch.entry(tenant).or_default().push(object);
+        }
+        for (tenant, objects) in batch {
+            // A tenant that was deleted meanwhile has no objects any more.
+            if let Ok(tree) = plane.map.tree(tenant) {
+                plane.delete_objects(&tree, objects);
+            }
+        }
+        if last_round.elapsed() >= ROUND_EVERY {
+            last_round = Instant::now();
+            plane.map.tenants().into_iter().flat_map(|tenant| plane.map.tree(tenant)).for_each(|tree| {
+                plane.sweep(&tree);
+            });
+        }
+    }
+}
+
+impl DataPlane {
+    /// Deletes everything of a tenant that is noted as garbage.
+    pub(crate) fn sweep(&self, tree: &Tree) {
+        loop {
+            let objects = match object::garbage(&tree.view(), BATCH) {
+                Ok(objects) => objects,
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot look for deleted objects"
+                    );
+                    return;
+                }
+            };
+            let found = objects.len();
+            if self.delete_objects(tree, objects) < BATCH || found < BATCH {
+                return;
+            }
+        }
+    }
+
+    /// Deletes objects and the notes of them; what cannot be deleted stays noted. Answers how many are gone.
+    fn delete_objects(&self, tree: &Tree, objects: Vec<ObjectRef>) -> usize {
+        let mut gone = objects;
+        gone.retain(|object| {
+            match self.pools.get(object.pool).and_then(|pool| pool.remove_object(&object.key)) {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot delete an object yet");
+                    false
+                }
+            }
+        });
+        let noted = tree.write(|txn| {
+            gone.iter().for_each(|object| object::swept(txn, object));
+            Ok(())
+        });
+        if let Err(error) = noted {
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot note that objects are deleted");
+        }
+        gone.len()
+    }
+}

@@ -1,0 +1,77 @@
+//! What is wanted of a lease, what is granted, and the steps the table of leases asks for.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use address_map::ids::NodeId;
+
+use crate::data::fd::Held;
+use crate::fs::error::Errno;
+
+/// What a request wants of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// A handle is opened.
+    Open {
+        /// For writing too.
+        write: bool,
+    },
+    /// A handle is used.
+    Use {
+        /// For writing.
+        write: bool,
+    },
+}
+
+impl Want {
+    pub(super) fn write(self) -> bool {
+        match self {
+            Want::Open { write } | Want::Use { write } => write,
+        }
+    }
+}
+
+/// What a request gets.
+#[derive(Clone, Debug)]
+pub(crate) struct Granted {
+    /// The descriptor.
+    pub(crate) held: Arc<Held>,
+    /// The kernel moves the bytes itself, with the file it knows under this number. The same for all handles of an
+    /// inode that are open at the same time.
+    pub(crate) backing: Option<u32>,
+}
+
+pub(crate) type Waiter = Box<dyn FnOnce(Result<Granted, Errno>) + Send>;
+pub(crate) type Closer = Box<dyn FnOnce() + Send>;
+
+/// What is to be done next, outside the lock of the table.
+pub(crate) enum Step {
+    /// Ask the controller for a lease, then call [`Leases::answered`].
+    Ask {
+        /// The inode.
+        node: NodeId,
+        /// For writing.
+        write: bool,
+    },
+    /// Tell the controller that nobody writes any more, then call [`Leases::closed`].
+    CloseWrite {
+        /// The inode.
+        node: NodeId,
+    },
+    /// Close the descriptor, tell the controller, then call [`Leases::dropped`].
+    Drop {
+        /// The inode.
+        node: NodeId,
+        /// Its descriptor.
+        held: Option<Arc<Held>>,
+    },
+    /// Close a descriptor that has been replaced or recalled.
+    Discard(Arc<Held>),
+    /// Answer a request that waited.
+    Answer(Waiter, Result<Granted, Errno>),
+    /// Answer a release that waited.
+    Released(Closer),
+}
+
+/// Steps, in order.
+pub(crate) type Steps = VecDeque<Step>;
