@@ -49,6 +49,10 @@ number! {
     ShardId(u16)
 }
 number! {
+    /// One mount, from `mount` to `umount`, whatever processes serve it meanwhile. Random, so never used twice.
+    MountEpoch(u64)
+}
+number! {
     /// A position in a shard's history of commits. Larger is later.
     Seq(u64)
 }

@@ -1,6 +1,6 @@
 //! Keys of records: `tenant (4) | kind (1) | ...`, big-endian, so that byte order is the order of scans.
 
-use crate::ids::{Ino, ShareId, Slot, TenantId};
+use crate::ids::{Ino, MountEpoch, ShareId, Slot, TenantId};
 use crate::name::Name;
 use crate::record::ObjectRef;
 
@@ -31,6 +31,8 @@ pub enum Kind {
     Orphan = 9,
     /// [`crate::record::Garbage`]: pool, object key.
     Garbage = 10,
+    /// [`crate::record::Replay`]: mount, place.
+    Replay = 11,
 }
 
 fn start(tenant: TenantId, kind: Kind) -> Key {
@@ -163,6 +165,18 @@ pub fn garbage(tenant: TenantId, object: &ObjectRef) -> Key {
     let mut key = start(tenant, Kind::Garbage);
     key.extend_from_slice(&object.pool.0.to_be_bytes());
     key.extend_from_slice(object.key.as_bytes());
+    key
+}
+
+/// Prefix of all changes remembered for a mount.
+pub fn replays(tenant: TenantId, mount: MountEpoch) -> Key {
+    push_u64(start(tenant, Kind::Replay), mount.0)
+}
+
+/// One change remembered for a mount.
+pub fn replay(tenant: TenantId, mount: MountEpoch, place: u16) -> Key {
+    let mut key = replays(tenant, mount);
+    key.extend_from_slice(&place.to_be_bytes());
     key
 }
 

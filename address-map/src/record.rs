@@ -186,6 +186,34 @@ pub struct Garbage {
     pub not_before: Timestamp,
 }
 
+/// A change that was made for a mount, remembered until the kernel has the answer: the same request may come again,
+/// and must not be carried out twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Replay {
+    /// The kernel's number of the request.
+    pub unique: u64,
+    /// What came of it.
+    pub change: Change,
+}
+
+/// What came of a request that changed something, as much as is needed to answer it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Change {
+    /// A name was made that leads to this inode.
+    Made(Ino),
+    /// A name was removed that led to this inode.
+    Removed(Ino, FileKind),
+    /// A name was moved.
+    Renamed {
+        /// What it leads to.
+        moved: Entry,
+        /// What was replaced or exchanged.
+        other: Option<Entry>,
+    },
+    /// Attributes were changed.
+    Changed,
+}
+
 /// Size of a directory as `stat` shows it, bytes.
 const DIRECTORY_BYTES: u64 = 4096;
 

@@ -32,6 +32,9 @@ use crate::{assemble, logging};
 /// Longest wait for the services to end when the controller goes down.
 const SERVICES_END_WITHIN: Duration = Duration::from_secs(60);
 
+/// Longest wait for threads that are still at work in the very end.
+const THREADS_END_WITHIN: Duration = Duration::from_secs(2);
+
 /// Exit code for a command line or settings that make no sense.
 const USAGE: u8 = 2;
 
@@ -108,7 +111,7 @@ fn run_daemon(config: &Config) -> anyhow::Result<()> {
     let _locks = Locks::acquire(&[&config.state_dir, &config.run_dir])?;
     let (services, engine) = assemble::assemble(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let shutdown = async move {
@@ -118,7 +121,10 @@ fn run_daemon(config: &Config) -> anyhow::Result<()> {
             }
         };
         serve(config, services, engine, shutdown).await
-    })
+    });
+    // Work that hangs in the kernel would otherwise keep the process from ending.
+    runtime.shutdown_timeout(THREADS_END_WITHIN);
+    served
 }
 
 /// State is for the controller alone; the socket is for everybody.

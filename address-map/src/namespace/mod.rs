@@ -13,6 +13,7 @@ pub mod lookup;
 pub mod object;
 pub mod remove;
 pub mod rename;
+pub mod replay;
 pub mod share;
 pub mod tenant;
 pub mod xattr;

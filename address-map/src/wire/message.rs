@@ -27,6 +27,26 @@ pub enum ToController {
         /// What is wanted.
         call: Call,
     },
+    /// An order that must not be carried out twice, even if it comes twice: [`Call::changes`] says which.
+    Change {
+        /// As of [`ToController::Request`].
+        id: u64,
+        /// Which request of the kernel it is for.
+        origin: RequestOrigin,
+        /// What is wanted.
+        call: Call,
+    },
+    /// First words of a VMDS that has outlived its controller, one for each lease it holds.
+    Held {
+        /// The inode.
+        node: NodeId,
+        /// A handle may be writing.
+        write: bool,
+        /// As of [`Lease::backing`].
+        backing: Option<u32>,
+    },
+    /// All [`ToController::Held`] are said.
+    Resumed,
     /// Everything named by the invalidation `fence` is forgotten, by the VMDS and by the kernel.
     Forgotten {
         /// Number of the invalidation.
@@ -37,6 +57,25 @@ pub enum ToController {
         /// The inode.
         node: NodeId,
     },
+}
+
+/// Which request of the kernel a change is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RequestOrigin {
+    /// The kernel's number of the request, without the mark of a repetition.
+    pub unique: u64,
+    /// A place that no request in flight uses, below [`crate::limits::INFLIGHT_MAX`]: what came of the request is
+    /// remembered there until the place is used again.
+    pub place: u16,
+    /// It may have been carried out before: the kernel repeats it, or the controller was lost before it answered.
+    pub repeated: bool,
+}
+
+/// What comes through the *door*, the socket on which a VMDS waits while it has no controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum AtDoor {
+    /// A controller is there again; its end of a new link rides along.
+    Controller,
 }
 
 /// What a controller says.
@@ -264,6 +303,34 @@ pub enum Call {
         /// Inode.
         node: NodeId,
     },
+}
+
+impl Call {
+    /// Whether doing it twice differs from doing it once.
+    pub fn changes(&self) -> bool {
+        match self {
+            Call::Make { .. }
+            | Call::Create { .. }
+            | Call::Link { .. }
+            | Call::Unlink { .. }
+            | Call::Rmdir { .. }
+            | Call::Rename { .. }
+            | Call::Setattr { .. }
+            | Call::Setxattr { .. }
+            | Call::Removexattr { .. } => true,
+            Call::Lookup { .. }
+            | Call::Getattr { .. }
+            | Call::Readlink { .. }
+            | Call::List { .. }
+            | Call::Getxattr { .. }
+            | Call::Listxattr { .. }
+            | Call::Statfs { .. }
+            | Call::Lease { .. }
+            | Call::CloseWrite { .. }
+            | Call::Grow { .. }
+            | Call::Sync { .. } => false,
+        }
+    }
 }
 
 /// What [`Call::Make`] makes.

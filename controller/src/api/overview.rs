@@ -129,7 +129,7 @@ pub(super) async fn healthz() -> &'static str {
 
 pub(super) async fn no_such_route() -> ApiError {
     ApiError::new(ErrorKind::NotFound, "there is nothing here, or not for this method")
-        .hint("the API is described in docs/OPERATIONS.md")
+        .hint("try GET /v1/status")
 }
 
 /// Where a file really is.

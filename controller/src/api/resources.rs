@@ -129,7 +129,7 @@ pub(super) async fn put(
     Ok((status, [(OUTCOME_HEADER, word)], Json(caller.view(object))).into_response())
 }
 
-/// Most mounts and shares of one tenant, those from others included, that its owners can add to.
+/// Most mounts of a tenant and shares from it, together, that its owners can make.
 const HELD_BY_TENANT: usize = 4096;
 
 /// Whether the caller may wish for this. Blocks.
@@ -166,9 +166,15 @@ pub(super) fn permit(
     }
 }
 
-/// The owners of a tenant cannot fill the store. Asked only about a tenant that the caller may act for.
+/// The owners of a tenant cannot fill the store. Asked only about a tenant that the caller may act for; what others
+/// share with it does not count.
 pub(super) fn has_room(cache: &Cache, tenant: &str) -> Result<()> {
-    if cache.referring_to(&Reference::new(Kind::Tenant, tenant)).len() < HELD_BY_TENANT {
+    let of_others = |held: &Reference| {
+        let share = cache.get(held.kind, &held.name).filter(|object| object.kind == Kind::Share);
+        share.is_some_and(|share| share.spec["from"]["tenant"] != tenant)
+    };
+    let held = cache.referring_to(&Reference::new(Kind::Tenant, tenant));
+    if held.len() < HELD_BY_TENANT || held.iter().filter(|held| !of_others(held)).count() < HELD_BY_TENANT {
         return Ok(());
     }
     let message =

@@ -78,7 +78,7 @@ async fn a_tenant_with_data_is_deleted_only_when_purged() {
     assert_eq!(body["error"]["message"], "the tenant 'b' has 2KiB in 2 files and directories");
     assert!(body["error"]["hint"].as_str().unwrap().contains("--purge"));
 
-    assert_eq!(server.ask(0, "PUT", "/v1/shares/s", share("a", "b")).await.0, 201);
+    server.make("shares/s", share("a", "b").unwrap()["spec"].clone()).await;
     let (_, body) = server.ask(0, "DELETE", "/v1/tenants/b", None).await;
     assert_eq!(body["error"]["message"], "the tenant 'b' is in use by share s");
     assert_eq!(server.ask(0, "DELETE", "/v1/tenants/b?purge=1", None).await.0, 202);

@@ -13,7 +13,7 @@ use plan::{End, Observed, Step, appointment, plan};
 
 use super::{Context, Next, ReconcileError, Reconciler, Work};
 use crate::resource::{GrantRights, Kind, Resource, Share, ShareReceipt, Tenant, Truth};
-use crate::services::{GrantOrder, GrantOutcome, RevokeOrder, ServiceError};
+use crate::services::{GrantOrder, GrantOutcome, Receipt, RevokeOrder, ServiceError};
 
 /// Names tried at the grantee when the naming rule's is taken: `data`, `data-2`, ... `data-16`.
 const NAMES_TRIED: u32 = 16;
@@ -98,17 +98,6 @@ impl ShareReconciler {
         let Some(owner) = &observed.owner else { return Ok(()) };
         self.0.services.map.shareable(TenantId(owner.status.tenant_id), &owner_path(share)?)
     }
-
-    fn take_back(&self, work: &mut Work<'_, Share>, order: &RevokeOrder) -> Result<(), ServiceError> {
-        let receipt = self.0.services.map.revoke(order)?;
-        work.resource.status.receipt = Some(ShareReceipt {
-            at: self.0.now().into(),
-            mounts_dropped: receipt.mounts_dropped,
-            mounts_unreached: receipt.mounts_unreached,
-            last_lease_ends: receipt.last_lease_ends.map(Into::into),
-        });
-        Ok(())
-    }
 }
 
 /// The owner's name for what is shared.
@@ -125,17 +114,18 @@ fn not_shareable(mut work: Work<'_, Share>, error: ServiceError) -> Result<Next,
     Err(error.into())
 }
 
-fn state_end(work: &mut Work<'_, Share>, end: End) {
+/// States how the share ended, and what taking it back reached.
+fn state_end(work: &mut Work<'_, Share>, end: End, receipt: Option<Receipt>) {
     let now = work.context.now();
-    work.resource.status.receipt.get_or_insert_with(|| ShareReceipt {
-        at: now.into(),
-        mounts_dropped: 0,
-        mounts_unreached: Vec::new(),
-        last_lease_ends: None,
+    work.resource.status.receipt.get_or_insert_with(|| {
+        let Receipt { mounts_dropped, mounts_unreached, last_lease_ends } = receipt.unwrap_or_default();
+        let last_lease_ends = last_lease_ends.map(Into::into);
+        ShareReceipt { at: now.into(), mounts_dropped, mounts_unreached, last_lease_ends }
     });
     let (condition, message) = match end {
         End::Revoked => ("Revoked", "taken back by its owner"),
         End::Expired => ("Expired", "its time is over"),
+        End::TenantGone => ("Revoked", "one of its tenants is gone"),
     };
     work.state("Active", Truth::False, condition, message);
     work.state(condition, Truth::True, condition, message);
@@ -149,6 +139,7 @@ impl Reconciler for ShareReconciler {
     fn reconcile(&self, name: &str) -> Result<Next, ReconcileError> {
         let Some(mut work) = Work::<Share>::on(&self.0, name)? else { return Ok(Next::Change) };
         let observed = self.observe(&work.resource)?;
+        let mut receipt = None;
         for step in plan(&work.resource, &observed) {
             match step {
                 Step::CheckShareable => {
@@ -162,12 +153,13 @@ impl Reconciler for ShareReconciler {
                 },
                 Step::Revoke { owner, grantee } => {
                     let id = ShareId(work.resource.status.share_id);
-                    if let Err(error) = self.take_back(&mut work, &RevokeOrder { id, owner, grantee }) {
-                        return work.save_failure(error);
+                    match self.0.services.map.revoke(&RevokeOrder { id, owner, grantee }) {
+                        Ok(reached) => receipt = Some(reached),
+                        Err(error) => return work.save_failure(error),
                     }
                 }
                 Step::End(end) => {
-                    state_end(&mut work, end);
+                    state_end(&mut work, end, receipt.take());
                     work.save()?;
                 }
                 Step::Wait { truth, reason, message } => {

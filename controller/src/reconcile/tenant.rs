@@ -104,7 +104,7 @@ pub(crate) fn in_use_sentence(name: &str, blockers: &[Reference]) -> String {
     format!("the tenant '{name}' is in use by {}", some_of(&named))
 }
 
-/// Mounts and shares that need a tenant: those that are alive, and shares of the past.
+/// Mounts and shares of a tenant: those that are alive, and shares of the past.
 pub(crate) fn dependents(
     store: &crate::store::Store,
     tenant: &str,
@@ -113,12 +113,19 @@ pub(crate) fn dependents(
     let (_, objects) = store.list(&[Kind::Mount, Kind::Share])?;
     let (mut blockers, mut remains) = (Vec::new(), Vec::new());
     for object in objects.iter().filter(|object| references(object).contains(&needed)) {
-        let over = object.kind == Kind::Share
-            && object
-                .typed::<Share>()
-                .is_ok_and(|s| s.status.common.is("Revoked") || s.status.common.is("Expired"));
-        let list = if over { &mut remains } else { &mut blockers };
-        list.push(Reference::new(object.kind, object.name()));
+        let this = Reference::new(object.kind, object.name());
+        match object.typed::<Share>() {
+            Ok(share) if object.kind == Kind::Share => {
+                let granted = share.status.owner_id.is_some();
+                if share.status.receipt.is_some() {
+                    remains.push(this);
+                } else if granted || share.spec.from.tenant == tenant {
+                    blockers.push(this);
+                }
+                // What others would like to share with the tenant is not the tenant's.
+            }
+            _ => blockers.push(this),
+        }
     }
     Ok((blockers, remains))
 }
@@ -296,6 +303,25 @@ mod tests {
         let setup = &fixture.map.tenants.lock()[&TenantId(1)].clone();
         assert_eq!((setup.shard, setup.pool, setup.quota.bytes), (shard, PoolId(1), Some(1024)));
         assert_eq!((setup.root_uid, setup.root_mode), (1000, 0o700));
+    }
+
+    #[test]
+    fn what_others_would_like_to_share_does_not_block() {
+        let fixture = Fixture::new();
+        let dependents = || dependents(&fixture.store, "b").unwrap();
+        let spec =
+            json!({"from": {"tenant": "a", "path": "/d"}, "to": {"tenant": "b"}, "rights": "readOnly"});
+        fixture.apply(Kind::Share, "s", spec);
+        assert_eq!(dependents(), (vec![], vec![]));
+        let mut share = fixture.read::<Share>("s");
+        share.status.owner_id = Some(1);
+        fixture.store.set_status(&share).unwrap();
+        let this = || vec![Reference::new(Kind::Share, "s")];
+        assert_eq!(dependents(), (this(), vec![]));
+        share.status.receipt =
+            serde_json::from_value(json!({"at": "2031-05-07T12:00:00Z", "mountsDropped": 0})).unwrap();
+        fixture.store.set_status(&share).unwrap();
+        assert_eq!(dependents(), (vec![], this()));
     }
 
     #[test]

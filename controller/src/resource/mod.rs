@@ -1,6 +1,6 @@
 //! Declarative resources: what is wanted (`spec`) and what is (`status`).
 //!
-//! A kind is one file here and one line in [`kinds!`]. Everything generic (store, watch, API, `vmdsctl get`) works
+//! A kind is one file here and one line in `kinds!`. Everything generic (store, watch, API, `vmdsctl get`) works
 //! on [`Object`], whose spec and status are JSON; everything specific works on [`Resource`], which is typed.
 //! Nothing here talks to a service or the store.
 

@@ -37,26 +37,49 @@ pub(super) enum Step {
 pub(super) enum End {
     Revoked,
     Expired,
+    TenantGone,
 }
 
 pub(super) fn plan(share: &Resource<Share>, observed: &Observed) -> Vec<Step> {
-    let end = match share.spec.expires {
+    if let Some(receipt) = &share.status.receipt {
+        let kept_until = receipt.at.system() + KEPT_AFTER_END;
+        if share.metadata.deletion_requested || kept_until <= observed.now {
+            return vec![Step::Forget];
+        }
+        return vec![Step::End(how_it_ended(share))];
+    }
+    if share.metadata.deletion_requested {
+        return take_back(share, observed, Step::Forget);
+    }
+    match end(share, observed) {
+        Some(end) => take_back(share, observed, Step::End(end)),
+        None if is_settled(share) => Vec::new(),
+        None => plan_grant(share, observed),
+    }
+}
+
+/// Why the share has to end now; `None`: it has not.
+fn end(share: &Resource<Share>, observed: &Observed) -> Option<End> {
+    let gone = |id: Option<u32>, tenant: &Option<Resource<Tenant>>| {
+        id.is_some_and(|id| tenant.as_ref().is_none_or(|tenant| tenant.status.tenant_id != id))
+    };
+    match share.spec.expires {
         _ if share.spec.revoked => Some(End::Revoked),
         Some(at) if at.system() <= observed.now => Some(End::Expired),
+        _ if gone(share.status.owner_id, &observed.owner) => Some(End::TenantGone),
+        _ if gone(share.status.grantee_id, &observed.grantee) => Some(End::TenantGone),
         _ => None,
-    };
-    let over = share.status.receipt.as_ref();
-    if share.metadata.deletion_requested {
-        let revoke = if over.is_some() { None } else { revoke(share, observed) };
-        return revoke.into_iter().chain([Step::Forget]).collect();
     }
-    match (over, end) {
-        (Some(receipt), _) if receipt.at.system() + KEPT_AFTER_END <= observed.now => vec![Step::Forget],
-        // What has ended stays so, even if somebody sets a later time.
-        (Some(_), _) => vec![Step::End(if share.spec.revoked { End::Revoked } else { End::Expired })],
-        (None, Some(end)) => revoke(share, observed).into_iter().chain([Step::End(end)]).collect(),
-        (None, None) if is_settled(share) => Vec::new(),
-        (None, None) => plan_grant(share, observed),
+}
+
+/// What has ended stays so, even if somebody sets a later time. An expired share can still be called revoked.
+fn how_it_ended(share: &Resource<Share>) -> End {
+    if share.spec.revoked {
+        End::Revoked
+    } else if share.status.common.is("Expired") {
+        End::Expired
+    } else {
+        End::TenantGone
     }
 }
 
@@ -65,12 +88,32 @@ fn is_settled(share: &Resource<Share>) -> bool {
     share.is_ready() && share.status.common.observed_generation == share.metadata.generation
 }
 
-/// Taking back what was granted, or may have been by a controller that died before it could say so.
-fn revoke(share: &Resource<Share>, observed: &Observed) -> Option<Step> {
-    let number = |tenant: &Option<Resource<Tenant>>| tenant.as_ref().map(|t| t.status.tenant_id);
-    let owner = share.status.owner_id.or_else(|| number(&observed.owner))?;
-    let grantee = share.status.grantee_id.or_else(|| number(&observed.grantee))?;
-    Some(Step::Revoke { owner: TenantId(owner), grantee: TenantId(grantee) })
+/// Takes back what was granted (or may have been, by a controller that died before it could say so), then `finally`.
+///
+/// While the grantee is not ready its part cannot be undone: the owner's is, from then on every request is refused,
+/// and the rest follows when the grantee is ready.
+fn take_back(share: &Resource<Share>, observed: &Observed, finally: Step) -> Vec<Step> {
+    let Some(owner) = &observed.owner else { return vec![finally] };
+    let owner_id = share.status.owner_id.unwrap_or(owner.status.tenant_id);
+    let grantee = observed.grantee.as_ref();
+    let grantee_id = share.status.grantee_id.or_else(|| grantee.map(|tenant| tenant.status.tenant_id));
+    let (Some(grantee_id), true) = (grantee_id, owner_id == owner.status.tenant_id) else {
+        // Never granted, or gone together with all that its owner had.
+        return vec![finally];
+    };
+    let revoke = Step::Revoke { owner: TenantId(owner_id), grantee: TenantId(grantee_id) };
+    match grantee {
+        Some(grantee) if grantee.status.tenant_id == grantee_id && may_come_back(grantee) => {
+            let message = format!("every use is refused; its name goes when '{}' is ready", grantee.name());
+            vec![revoke, Step::Wait { truth: Truth::Unknown, reason: "WaitingForGrantee", message }]
+        }
+        _ => vec![revoke, finally],
+    }
+}
+
+/// Not ready now, but not on its way out either: what it holds is not undone by itself.
+fn may_come_back(tenant: &Resource<Tenant>) -> bool {
+    !tenant.is_ready() && !tenant.metadata.deletion_requested
 }
 
 /// What is wrong on the owner's side is found before the grantee is looked at, so that the owner learns the same

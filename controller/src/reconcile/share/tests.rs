@@ -53,12 +53,47 @@ fn plans() {
     share.spec.revoked = true;
     assert_eq!(plan(&share, &both()), [revoke(), Step::End(End::Revoked)]);
     assert_eq!(plan(&share, &nobody), [Step::End(End::Revoked)], "it was never granted");
-    share.status.grantee_id = Some(7);
-    let granted_then = Step::Revoke { owner: TenantId(1), grantee: TenantId(7) };
-    assert_eq!(plan(&share, &nobody), [granted_then, Step::End(End::Revoked)]);
-    share.status.grantee_id = None;
     share.metadata.deletion_requested = true;
     assert_eq!(plan(&share, &both()), [revoke(), Step::Forget]);
+    assert_eq!(plan(&share, &nobody), [Step::Forget]);
+}
+
+#[test]
+fn plans_for_tenants_that_go() {
+    let (fixture, shares) = fixture();
+    fixture.apply(Kind::Share, "s", spec());
+    shares.reconcile("s").unwrap();
+    let (share, now) = (share(&fixture), fixture.clock.now());
+    let tenant = |name: &str| Some(fixture.read::<Tenant>(name));
+    let revoke = || Step::Revoke { owner: TenantId(1), grantee: TenantId(2) };
+    let both = Observed { owner: tenant("a"), grantee: tenant("b"), now };
+    assert_eq!(plan(&share, &both), [], "it is as it should be");
+    let no_grantee = Observed { owner: tenant("a"), grantee: None, now };
+    assert_eq!(plan(&share, &no_grantee), [revoke(), Step::End(End::TenantGone)]);
+    let another = Observed { owner: tenant("a"), grantee: tenant("a"), now };
+    assert_eq!(
+        plan(&share, &another),
+        [revoke(), Step::End(End::TenantGone)],
+        "made anew under the old name"
+    );
+    let no_owner = Observed { owner: None, grantee: tenant("b"), now };
+    assert_eq!(plan(&share, &no_owner), [Step::End(End::TenantGone)], "its grant went with it");
+
+    let mut revoked = share.clone();
+    revoked.spec.revoked = true;
+    let mut not_ready = Observed { owner: tenant("a"), grantee: tenant("b"), now };
+    not_ready.grantee.as_mut().unwrap().status.common.conditions.clear();
+    let steps = plan(&revoked, &not_ready);
+    assert!(
+        matches!(&steps[..], [Step::Revoke { .. }, Step::Wait { .. }]),
+        "refused now, complete later: {steps:?}"
+    );
+    not_ready.grantee.as_mut().unwrap().metadata.deletion_requested = true;
+    assert_eq!(
+        plan(&revoked, &not_ready),
+        [revoke(), Step::End(End::Revoked)],
+        "it takes all it has with it"
+    );
 }
 
 #[test]
