@@ -135,7 +135,10 @@ fn check_inode(ino: Ino, inode: &Inode, seen: Seen, report: &mut Report) {
             ));
         }
         if inode.size != seen.entries_inside {
-            report.problem(format!("directory {ino} counts {} entries and has {}", inode.size, seen.entries_inside));
+            report.problem(format!(
+                "directory {ino} counts {} entries and has {}",
+                inode.size, seen.entries_inside
+            ));
         }
     } else {
         if inode.nlink != seen.names {
@@ -190,7 +193,9 @@ fn check_orphans(view: &View<'_>, report: &mut Report) -> Result<()> {
     for ino in crate::namespace::object::orphans(view)? {
         match view.inode(ino)? {
             Some(inode) if inode.nlink == 0 => {}
-            Some(inode) => report.problem(format!("inode {ino} is noted as unlinked and has {} links", inode.nlink)),
+            Some(inode) => {
+                report.problem(format!("inode {ino} is noted as unlinked and has {} links", inode.nlink))
+            }
             None => report.problem(format!("inode {ino} is noted as unlinked and has no record")),
         }
     }

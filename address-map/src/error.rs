@@ -96,7 +96,9 @@ pub enum MapError {
         source: crate::codec::CodecError,
     },
     /// The state on disk was written by a newer version.
-    #[error("the state was written by a newer version (format {found}, this one reads up to {known}); upgrade first")]
+    #[error(
+        "the state was written by a newer version (format {found}, this one reads up to {known}); upgrade first"
+    )]
     TooNew {
         /// Format found.
         found: u32,

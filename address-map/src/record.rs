@@ -206,12 +206,21 @@ pub enum Change {
     /// A name was moved.
     Renamed {
         /// What it leads to.
-        moved: Entry,
+        moved: Leads,
         /// What was replaced or exchanged.
-        other: Option<Entry>,
+        other: Option<Leads>,
     },
     /// Attributes were changed.
     Changed,
+}
+
+/// Where a name of the tenant's tree leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Leads {
+    /// To an inode of the tree.
+    Inode(Ino),
+    /// Into a share.
+    Share(Slot),
 }
 
 /// Size of a directory as `stat` shows it, bytes.

@@ -90,7 +90,8 @@ impl Reference {
     }
 
     fn collect(&mut self) {
-        let gone: Vec<u32> = self.nodes.keys().copied().filter(|id| *id != 0 && self.names(*id) == 0).collect();
+        let gone: Vec<u32> =
+            self.nodes.keys().copied().filter(|id| *id != 0 && self.names(*id) == 0).collect();
         gone.iter().for_each(|id| drop(self.nodes.remove(id)));
     }
 
@@ -412,7 +413,8 @@ fn positions_in_a_directory_stay_valid_while_names_come_and_go() {
     let (first, end) = page(0, 7);
     assert!(first.len() == 7 && !end);
     let seen = |byte: u8| first.iter().any(|(_, listed)| *listed == name(byte));
-    let (gone, kept): (Vec<u8>, Vec<u8>) = (0..20).filter(|byte| !seen(*byte)).partition(|byte| byte % 2 == 0);
+    let (gone, kept): (Vec<u8>, Vec<u8>) =
+        (0..20).filter(|byte| !seen(*byte)).partition(|byte| byte % 2 == 0);
     gone.iter().for_each(|byte| assert_eq!(apply(&tree, &Op::Unlink(vec![*byte])), Ok(())));
     assert_eq!(apply(&tree, &Op::Unlink(vec![first[6].1.as_bytes()[0] - b'a'])), Ok(()));
     let (rest, end) = page(first[6].0, 100);

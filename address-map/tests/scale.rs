@@ -49,7 +49,8 @@ fn many_files_are_made_found_and_there_after_reopening() {
         tree.write(|txn| {
             if number % FILES_PER_DIRECTORY == 0 {
                 let name = name(&format!("d{number}"));
-                directory = create::create(txn, Ino::ROOT, &name, CALLER, 0o755, &Make::Directory, false)?.ino;
+                directory =
+                    create::create(txn, Ino::ROOT, &name, CALLER, 0o755, &Make::Directory, false)?.ino;
             }
             create::create(txn, directory, &name(&format!("f{number}")), CALLER, 0o644, &Make::File, true)
         })

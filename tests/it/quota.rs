@@ -138,7 +138,10 @@ fn without_a_quota_df_shows_what_the_tenant_uses_and_what_the_pool_has_left() {
     let world = world();
     let (alice, bob) = (world.mounted("alice"), world.mounted("bob"));
     fs::write(alice.join("file"), vec![1; 5 * MIB as usize]).unwrap();
-    let used = |dir: &Path| (space(dir).f_blocks - space(dir).f_bfree) * space(dir).f_frsize;
+    let used = |dir: &Path| {
+        let space = space(dir);
+        (space.f_blocks - space.f_bfree) * space.f_frsize
+    };
     assert_eq!((used(&alice), used(&bob)), (5 * MIB, 0), "what others use is not told");
     // Others use this disk too, so it is compared roughly.
     let left = free_bytes(&world.state_dir());

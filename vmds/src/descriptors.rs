@@ -1,4 +1,4 @@
-//! The three descriptors a VMDS inherits, checked before they are believed.
+//! The descriptors a VMDS inherits, checked before they are believed.
 //!
 //! One of the two files with `unsafe`: taking ownership of a descriptor by number, and replacing one that another
 //! library owns, cannot be expressed otherwise.
@@ -20,6 +20,10 @@ const DEVICE: RawFd = 3;
 const HANDSHAKE: RawFd = 4;
 /// Number of the socket to the controller.
 const CONTROL: RawFd = 5;
+/// Number of the socket on which a new controller is awaited.
+const DOOR: RawFd = 6;
+/// Number of the other end of that socket: kept for a controller to come, which takes it from the outside.
+const DOOR_OUTSIDE: RawFd = 7;
 /// Device number of `/dev/fuse`.
 const FUSE_DEVICE: (u32, u32) = (10, 229);
 
@@ -42,15 +46,20 @@ pub(crate) struct Inherited {
     pub(crate) handshake: OwnedFd,
     /// A packet socket to the controller.
     pub(crate) control: OwnedFd,
+    /// A packet socket on which a new controller is awaited.
+    pub(crate) door: OwnedFd,
 }
 
 impl Inherited {
-    /// Takes the three descriptors. Must be called once, before anything else opens descriptors.
+    /// Takes the descriptors. Must be called once, before anything else opens descriptors.
     pub(crate) fn take() -> Result<Self, NotInherited> {
         check(DEVICE, "the FUSE device", is_fuse_device)?;
         check(HANDSHAKE, "a packet socket", is_packet_socket)?;
         check(CONTROL, "a packet socket", is_packet_socket)?;
-        Ok(Self { device: own(DEVICE), handshake: own(HANDSHAKE), control: own(CONTROL) })
+        check(DOOR, "a packet socket", is_packet_socket)?;
+        // Never owned by anything here, so never closed: it is for others.
+        check(DOOR_OUTSIDE, "a packet socket", is_packet_socket)?;
+        Ok(Self { device: own(DEVICE), handshake: own(HANDSHAKE), control: own(CONTROL), door: own(DOOR) })
     }
 }
 

@@ -16,6 +16,7 @@ mod fs;
 mod fuse;
 mod link;
 mod namespace;
+mod notices;
 mod privileges;
 mod run;
 #[cfg(test)]

@@ -16,8 +16,8 @@ use crate::config::Args;
 use crate::descriptors::Inherited;
 use crate::fs::Fs;
 use crate::fuse;
-use crate::fuse::notices::Notices;
 use crate::link::{Link, LinkLimits};
+use crate::notices::Notices;
 use crate::privileges::become_user;
 
 /// Descriptors that are not leases: standard streams, sockets, devices, and those on their way to be closed.
@@ -25,8 +25,8 @@ const OTHER_DESCRIPTORS: usize = 64;
 
 /// Runs the program: parses the command line, serves one mount, and returns when it is unmounted.
 ///
-/// Ends with 0 when the mount is gone, 1 on failure, 2 when it was called wrongly. When the controller closes the
-/// connection the process ends at once with 1, so that no request is left hanging.
+/// Ends with 0 when the mount is gone, 1 on failure, 2 when it was called wrongly. When the controller goes away the
+/// process waits for another one; what is asked meanwhile is answered when it is there, or fails at its deadline.
 pub fn run() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -53,7 +53,8 @@ fn serve(uid: Option<u32>) -> anyhow::Result<()> {
         become_user(uid).with_context(|| format!("cannot become user {uid}"))?;
     }
     let inherited = Inherited::take()?;
-    let (link, welcome) = Link::open(FrameSocket::from(inherited.control), LinkLimits::default())
+    let (control, door) = (FrameSocket::from(inherited.control), FrameSocket::from(inherited.door));
+    let (link, welcome) = Link::open(control, Some(door), LinkLimits::default())
         .context("cannot open a session with the controller")?;
     info!(tenant = welcome.tenant, generation = welcome.generation, "session open");
     let link = Arc::new(link);
@@ -63,7 +64,7 @@ fn serve(uid: Option<u32>) -> anyhow::Result<()> {
     std::thread::Builder::new()
         .name("vmds-link".into())
         .spawn(move || {
-            let end = link.receive(|event| events.on_event(event));
+            let end = link.receive(|event| events.on_event(event), || events.holdings());
             error!(error = &end as &dyn std::error::Error, "session over");
             std::process::exit(1);
         })
@@ -86,7 +87,11 @@ fn descriptors_max() -> usize {
 }
 
 fn log_to_stderr(level: LevelFilter) {
-    let logs = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    // Whoever reads the log may be gone, and that is no reason to end.
+    let logs = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     if std::io::stderr().is_terminal() {
         logs.init();
     } else {

@@ -15,8 +15,8 @@ use address_map::wire::{
 
 use crate::data::fd::Held;
 use crate::fs::Fs;
-use crate::fuse::notices::Notices;
 use crate::link::{Link, LinkLimits};
+use crate::notices::Notices;
 
 /// A name.
 pub(crate) fn name(text: &str) -> Name {
@@ -92,7 +92,7 @@ impl FakeController {
             None,
         )
         .unwrap();
-        let (link, welcome) = Link::open(near, limits).unwrap();
+        let (link, welcome) = Link::open(near, None, limits).unwrap();
         let (hello, _) = far.receive::<ToController>(&mut Vec::new()).unwrap().unwrap();
         assert!(matches!(hello, ToController::Hello(_)));
         (link, welcome, far)
@@ -105,7 +105,7 @@ impl FakeController {
         // Nobody tells a kernel anything: fences with notices stay open, those without are answered.
         let fs = Fs::new(Arc::clone(&link), Arc::new(Notices::default()), &welcome, 1024);
         let events = Arc::clone(&fs);
-        std::thread::spawn(move || link.receive(|event| events.on_event(event)));
+        std::thread::spawn(move || link.receive(|event| events.on_event(event), Vec::new));
         rustix::net::sockopt::set_socket_timeout(
             &socket,
             rustix::net::sockopt::Timeout::Recv,
@@ -123,7 +123,7 @@ impl FakeController {
     /// The next message, which is a request.
     pub(crate) fn next_call(&self) -> (u64, Call) {
         match self.next() {
-            ToController::Request { id, call } => (id, call),
+            ToController::Request { id, call } | ToController::Change { id, call, .. } => (id, call),
             other => panic!("not a request: {other:?}"),
         }
     }

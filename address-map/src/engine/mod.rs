@@ -2,9 +2,9 @@
 //!
 //! An engine is told *what* to store, never what it means. Every engine passes the same `conformance` suite.
 
+mod committer;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
-mod committer;
 mod fjall;
 mod memory;
 

@@ -63,7 +63,9 @@ fn new_inode(
             (FileKind::File, 0, Layout::Object(object::address(txn.tenant(), pool, ino)))
         }
         Make::Directory => (FileKind::Directory, 0, Layout::None),
-        Make::Symlink(target) if target.is_empty() || target.contains(&0) => return Err(Refusal::Invalid.into()),
+        Make::Symlink(target) if target.is_empty() || target.contains(&0) => {
+            return Err(Refusal::Invalid.into());
+        }
         Make::Symlink(target) if target.len() >= PATH_MAX => return Err(Refusal::NameTooLong.into()),
         Make::Symlink(target) => (FileKind::Symlink, 0, Layout::Inline(target.clone())),
         Make::Fifo => (FileKind::Fifo, 0, Layout::None),

@@ -33,7 +33,8 @@ pub fn pieces<R: Records>(records: &R, ino: Ino) -> Result<Vec<Piece>> {
 /// Puts a piece in place. What it covers of older pieces is cut away; objects nothing refers to any more become
 /// garbage. A file of one object becomes a file of extents.
 pub fn put(txn: &mut Txn<'_>, ino: Ino, new: Piece) -> Result<()> {
-    let end = new.at.checked_add(new.extent.length).filter(|_| new.extent.length > 0).ok_or(Refusal::Invalid)?;
+    let end =
+        new.at.checked_add(new.extent.length).filter(|_| new.extent.length > 0).ok_or(Refusal::Invalid)?;
     let mut inode = txn.need_inode(ino)?;
     if let Layout::Object(object) = &inode.layout {
         if inode.size > 0 {

@@ -17,7 +17,10 @@ pub fn tenant_prefix(tenant: TenantId) -> String {
 
 /// The object of a new file: opaque, unique for ever because inode numbers are never reused.
 pub fn address(tenant: TenantId, pool: PoolId, ino: Ino) -> ObjectRef {
-    ObjectRef { pool, key: format!("{}/{:x}/{:x}", tenant_prefix(tenant), ino.0 >> INODES_PER_GROUP_BITS, ino.0) }
+    ObjectRef {
+        pool,
+        key: format!("{}/{:x}/{:x}", tenant_prefix(tenant), ino.0 >> INODES_PER_GROUP_BITS, ino.0),
+    }
 }
 
 /// What a backing file says about itself.

@@ -51,7 +51,12 @@ pub fn rmdir(txn: &mut Txn<'_>, parent: Ino, name: &Name) -> Result<Removed> {
 }
 
 /// An inode loses one name in `parent` (the entry itself is the caller's business).
-pub(super) fn drop_name(txn: &mut Txn<'_>, ino: Ino, parent: Ino, in_use: &dyn Fn(Ino) -> bool) -> Result<Inode> {
+pub(super) fn drop_name(
+    txn: &mut Txn<'_>,
+    ino: Ino,
+    parent: Ino,
+    in_use: &dyn Fn(Ino) -> bool,
+) -> Result<Inode> {
     let mut inode = txn.need_inode(ino)?;
     inode.ctime = txn.now();
     if inode.nlink > 1 {

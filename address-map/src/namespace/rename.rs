@@ -7,7 +7,7 @@ use crate::ids::{Ino, Slot};
 use crate::key::{self, Key};
 use crate::limits::DEPTH_MAX;
 use crate::name::Name;
-use crate::record::{Entry, Injection, Inode};
+use crate::record::{Entry, Injection, Inode, Leads};
 use crate::shard::{Records, Txn};
 use crate::wire::RenameMode;
 
@@ -18,6 +18,16 @@ pub enum Moved {
     Inode(Ino, Inode),
     /// The root of a share.
     Injected(Slot),
+}
+
+impl Moved {
+    /// The entry that leads to it.
+    pub fn entry(&self) -> Leads {
+        match self {
+            Moved::Inode(ino, _) => Leads::Inode(*ino),
+            Moved::Injected(slot) => Leads::Share(*slot),
+        }
+    }
 }
 
 /// The outcome of a rename.

@@ -57,6 +57,12 @@ pub enum ToController {
         /// The inode.
         node: NodeId,
     },
+    /// The kernel knows nothing of the inode any more, so no handle is left, not even one from before this VMDS was
+    /// started. Said by every VMDS but the first one of a mount, whose predecessors may have left handles.
+    KernelForgot {
+        /// The inode.
+        node: NodeId,
+    },
 }
 
 /// Which request of the kernel a change is made for.

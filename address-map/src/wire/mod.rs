@@ -4,9 +4,9 @@
 //! along with the packet that names them. The socket itself is the tenant's identity; no frame carries one.
 
 mod frame;
-mod socket;
 mod message;
+mod socket;
 
 pub use frame::{FrameError, decode, encode};
-pub use socket::{FrameSocket, SocketError};
 pub use message::*;
+pub use socket::{FrameSocket, SocketError};

@@ -54,7 +54,11 @@ impl FrameSocket {
     }
 
     /// Sends a message, and `descriptor` with it. Waits while the peer's buffer is full.
-    pub fn send<T: Encode>(&self, message: &T, descriptor: Option<BorrowedFd<'_>>) -> Result<(), SocketError> {
+    pub fn send<T: Encode>(
+        &self,
+        message: &T,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<(), SocketError> {
         self.send_with(message, descriptor, SendFlags::NOSIGNAL)
     }
 
@@ -75,7 +79,10 @@ impl FrameSocket {
         let mut control = SendAncillaryBuffer::new(&mut space);
         let descriptors = descriptor.map(|fd| [fd]);
         if let Some(fds) = &descriptors {
-            assert!(control.push(SendAncillaryMessage::ScmRights(fds)), "the buffer has room for one descriptor");
+            assert!(
+                control.push(SendAncillaryMessage::ScmRights(fds)),
+                "the buffer has room for one descriptor"
+            );
         }
         rustix::io::retry_on_intr(|| sendmsg(&self.fd, &[IoSlice::new(&bytes)], &mut control, flags))
             .map_err(io::Error::from)?;
@@ -85,7 +92,10 @@ impl FrameSocket {
     /// Waits for a message and the descriptor that came with it; `None` when the peer is gone.
     ///
     /// `buffer` is scratch space that callers keep between calls.
-    pub fn receive<T: Decode<()>>(&self, buffer: &mut Vec<u8>) -> Result<Option<(T, Option<OwnedFd>)>, SocketError> {
+    pub fn receive<T: Decode<()>>(
+        &self,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<(T, Option<OwnedFd>)>, SocketError> {
         buffer.resize(FRAME_MAX + 1, 0);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut control = RecvAncillaryBuffer::new(&mut space);

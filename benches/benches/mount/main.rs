@@ -68,7 +68,8 @@ fn measure(dir: &Path, files: u32) -> Costs {
         create: each(&|path| drop(File::create_new(path).expect("create"))),
         stat: each(&|path| drop(fs::metadata(path).expect("stat"))),
         list: once(|| {
-            let listed = fs::read_dir(dir).expect("list").map(|entry| entry.expect("entry").metadata().expect("stat"));
+            let listed =
+                fs::read_dir(dir).expect("list").map(|entry| entry.expect("entry").metadata().expect("stat"));
             assert_eq!(listed.count(), paths.len());
         })
         .0 / files,
@@ -86,9 +87,12 @@ fn sequential(mount: &Path, native: &Path, table: &mut Table) {
         let path = dir.join("large");
         let write = once(|| {
             let mut file = File::create(&path).expect("create");
-            (0..SIZE / chunk.len()).for_each(|_| std::io::Write::write_all(&mut file, &chunk).expect("write"));
+            (0..SIZE / chunk.len())
+                .for_each(|_| std::io::Write::write_all(&mut file, &chunk).expect("write"));
         });
-        let read = || once(|| std::io::copy(&mut File::open(&path).expect("open"), &mut std::io::sink()).expect("read"));
+        let read = || {
+            once(|| std::io::copy(&mut File::open(&path).expect("open"), &mut std::io::sink()).expect("read"))
+        };
         let mut reads: Vec<Duration> = (0..5).map(|_| read().0).collect();
         reads.sort_unstable();
         took.push((write.0, reads[2]));

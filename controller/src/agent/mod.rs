@@ -5,15 +5,18 @@ mod device;
 mod holders;
 mod mountpoint;
 mod passthrough;
+mod record;
+mod server;
 mod spawn;
 mod supervise;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use address_map::ids::TenantId;
+use address_map::ids::{MountEpoch, ShardId, TenantId};
 use address_map::wire::SessionOptions;
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
@@ -21,8 +24,10 @@ use rustix::io::Errno;
 
 use crate::logging::chain;
 use crate::services::{MountObserved, MountOrder, MountService, ServiceError};
-use crate::session::DataPlane;
-use passthrough::Registrar;
+use crate::session::{DataPlane, Session};
+use passthrough::Control;
+use record::{MountRecord, Records};
+use server::Server;
 use supervise::{Parts, TenantMount};
 
 /// VMDSes run as this uid plus the tenant's number: far from the users of any directory service.
@@ -38,43 +43,96 @@ const VMDS_LEASES_MAX: u32 = 4096;
 pub struct Agent {
     plane: Arc<DataPlane>,
     program: PathBuf,
-    /// One file per mount point, so that a successor of a killed agent knows what to clean up.
-    records: PathBuf,
+    records: Arc<Records>,
     mounts: Mutex<HashMap<TenantId, Arc<TenantMount>>>,
 }
 
 impl Agent {
     /// An agent that starts `program` as VMDS and remembers its mounts in `run_dir`. Mounts left by a predecessor are
-    /// taken away.
+    /// taken over if their VMDSes live, and taken away if not.
     pub fn new(plane: Arc<DataPlane>, program: PathBuf, run_dir: &Path) -> io::Result<Self> {
-        let records = run_dir.join("mounts");
-        std::fs::create_dir_all(&records)?;
+        let records = Arc::new(Records::open(run_dir.join("mounts"))?);
         let agent = Self { plane, program, records, mounts: Mutex::default() };
-        agent.clean_up()?;
+        for (path, record) in agent.records.all()? {
+            match record {
+                Ok(record) => agent.take_over(&record),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "cannot read what is known of a mount");
+                    record::remove(&path);
+                }
+            }
+        }
         Ok(agent)
     }
 
-    fn clean_up(&self) -> io::Result<()> {
-        for record in std::fs::read_dir(&self.records)? {
-            let record = record?;
-            if let Some(dir) = mountpoint::unescaped(&record.file_name()) {
-                detach_vmds(&dir)?;
+    /// Goes on with a mount of a predecessor, or cleans up after it.
+    fn take_over(&self, record: &MountRecord) {
+        let tenant = &record.tenant_name;
+        match self.adopt(record) {
+            Ok(mount) => {
+                tracing::info!(%tenant, pid = record.pid, "took over a mount");
+                self.mounts.lock().insert(TenantId(record.tenant), mount);
             }
-            std::fs::remove_file(record.path())?;
+            Err(error) => {
+                tracing::warn!(%tenant, error = %chain(&*error), "cannot take over a mount; taking it away");
+                for dir in record.directories() {
+                    if let Err(error) = detach_vmds(&dir) {
+                        tracing::error!(dir = %dir.display(), %error, "cannot unmount");
+                    }
+                }
+                self.records.remove(record.tenant);
+            }
         }
-        Ok(())
     }
 
-    fn remember(&self, dir: &Path) -> io::Result<()> {
-        std::fs::write(self.records.join(mountpoint::escaped(dir)), b"")
+    fn adopt(&self, record: &MountRecord) -> Result<Arc<TenantMount>, Box<dyn std::error::Error>> {
+        let tenant = TenantId(record.tenant);
+        self.plane.map.route(tenant, ShardId(record.shard))?;
+        let (server, device, link) = Server::adopt(record.pid, record.started)?;
+        let device = Arc::new(device);
+        let control = Arc::new(Control::new(device.clone()));
+        let options = session_options(record.metered);
+        let epoch = MountEpoch(record.epoch);
+        let session =
+            self.plane.begin_session(tenant, &record.tenant_name, options, epoch, control.clone())?;
+        self.plane.recovery.expect(session.id());
+        let parts =
+            self.parts(tenant, &record.tenant_name, &session, device, record.device_number, record.metered);
+        let parts = Parts { init_request: record.init_request.clone(), ..parts };
+        let mount = TenantMount::adopt(parts, server, link, record.generation, record.init_reply.clone());
+        let mount = mount.inspect_err(|_| self.plane.end_session(&session))?;
+        *mount.dirs.lock() = record.directories();
+        control.is_for(&mount);
+        self.remember(tenant, &mount, record.metered);
+        Ok(mount)
     }
 
-    fn forget(&self, dir: &Path) {
-        if let Err(error) = std::fs::remove_file(self.records.join(mountpoint::escaped(dir)))
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(dir = %dir.display(), %error, "cannot forget a mount");
+    /// What a mount is made of, but for the kernel's first request.
+    fn parts(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        session: &Arc<Session>,
+        device: Arc<OwnedFd>,
+        device_number: u64,
+        metered: bool,
+    ) -> Parts {
+        let records = self.records.clone();
+        Parts {
+            plane: self.plane.clone(),
+            session: session.clone(),
+            tenant_name: name.to_owned(),
+            program: self.program.clone(),
+            uid: VMDS_UID_BASE + tenant.0,
+            device,
+            device_number,
+            init_request: Vec::new(),
+            on_change: Box::new(move |mount| write_record(&records, tenant, mount, metered)),
         }
+    }
+
+    fn remember(&self, tenant: TenantId, mount: &TenantMount, metered: bool) {
+        write_record(&self.records, tenant, mount, metered);
     }
 
     fn mount_on(&self, order: &MountOrder) -> Result<Arc<TenantMount>, ServiceError> {
@@ -95,12 +153,11 @@ impl Agent {
     /// Another directory of a tenant that is mounted already shows the same file system: one cache, one VMDS.
     fn bind(&self, mount: &TenantMount, order: &MountOrder) -> Result<(), ServiceError> {
         let target = MountPoint::open(order)?;
-        let mut dirs = mount.dirs.lock();
-        let source = dirs.first().ok_or_else(|| going_away(order))?;
-        self.remember(&order.dir).map_err(internal)?;
-        mountpoint::bind(source, mount.device_number(), &target.directory, &order.options)
+        let source = mount.dirs.lock().first().cloned().ok_or_else(|| going_away(order))?;
+        mountpoint::bind(&source, mount.device_number(), &target.directory, &order.options)
             .map_err(|error| cannot_mount(order, &error))?;
-        dirs.push(order.dir.clone());
+        mount.dirs.lock().push(order.dir.clone());
+        self.remember(order.tenant, mount, order.metered);
         Ok(())
     }
 
@@ -108,40 +165,32 @@ impl Agent {
         let device = Arc::new(device::open().map_err(|error| {
             ServiceError::Unavailable(format!("/dev/fuse cannot be opened ({error}); load the fuse module"))
         })?);
-        let options = SessionOptions {
-            ttl_ms: TTL_MS,
-            cache_entries: VMDS_CACHE_ENTRIES,
-            leases_max: VMDS_LEASES_MAX,
-            metered: order.metered,
-        };
-        let registrar = Arc::new(Registrar::new(device.clone()));
-        let session = self.plane.begin_session(order.tenant, &order.tenant_name, options, registrar);
+        let control = Arc::new(Control::new(device.clone()));
+        let options = session_options(order.metered);
+        let epoch = random_epoch().map_err(internal)?;
+        let session =
+            self.plane.begin_session(order.tenant, &order.tenant_name, options, epoch, control.clone());
         let session = session.map_err(|error| ServiceError::Internal(Box::new(error)))?;
-        self.remember(&order.dir).map_err(internal)?;
         let mounted = mountpoint::mount(&device, &order.tenant_name, &target.directory, &order.options)
             .map_err(|error| cannot_mount(order, &error))
-            .and_then(|device_number| {
-                let parts = Parts {
-                    plane: self.plane.clone(),
-                    session: session.clone(),
-                    tenant_name: order.tenant_name.clone(),
-                    program: self.program.clone(),
-                    uid: VMDS_UID_BASE + order.tenant.0,
-                    init_request: device::read_init(&device).map_err(internal)?,
-                    device,
-                    device_number,
-                };
-                TenantMount::start(parts).map_err(|error| ServiceError::Unavailable(chain(&error)))
+            .and_then(|number| {
+                let init_request = device::read_init(&device).map_err(internal)?;
+                let parts =
+                    self.parts(order.tenant, &order.tenant_name, &session, device, number, order.metered);
+                TenantMount::start(Parts { init_request, ..parts })
+                    .map_err(|error| ServiceError::Unavailable(chain(&error)))
             });
         match mounted {
             Ok(mount) => {
+                control.is_for(&mount);
                 mount.dirs.lock().push(order.dir.clone());
+                self.remember(order.tenant, &mount, order.metered);
                 mountpoint::raise_read_ahead(&order.dir);
                 Ok(mount)
             }
             Err(error) => {
                 let _ = detach_vmds(&order.dir);
-                self.forget(&order.dir);
+                self.records.remove(order.tenant.0);
                 self.plane.end_session(&session);
                 Err(error)
             }
@@ -197,11 +246,13 @@ impl MountService for Agent {
         }
         dirs.retain(|d| d != dir);
         drop(dirs);
-        self.forget(dir);
         if last {
             mounts.remove(&tenant);
             drop(mounts);
+            self.records.remove(tenant.0);
             self.end(mount, lazy);
+        } else {
+            (mount.on_change())(&mount);
         }
         Ok(())
     }
@@ -216,21 +267,58 @@ impl MountService for Agent {
     }
 
     fn shutdown(&self) {
-        let mounts: Vec<_> = self.mounts.lock().drain().map(|(_, mount)| mount).collect();
+        let (tenants, mounts): (Vec<_>, Vec<_>) = self.mounts.lock().drain().unzip();
         for mount in &mounts {
             mount.expect_end();
             for dir in mount.dirs.lock().drain(..) {
                 if let Err(error) = detach_vmds(&dir) {
                     tracing::error!(dir = %dir.display(), %error, "cannot unmount");
                 }
-                self.forget(&dir);
             }
+        }
+        // From here on there is nothing for a successor to take over.
+        for tenant in tenants {
+            self.records.remove(tenant.0);
         }
         // Whoever still has files open there keeps the file system; without its VMDS it answers nothing any more.
         for mount in mounts {
-            mount.cut_off();
+            mount.kill();
             self.end(mount, false);
         }
+    }
+}
+
+fn session_options(metered: bool) -> SessionOptions {
+    SessionOptions { ttl_ms: TTL_MS, cache_entries: VMDS_CACHE_ENTRIES, leases_max: VMDS_LEASES_MAX, metered }
+}
+
+fn random_epoch() -> io::Result<MountEpoch> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(MountEpoch(u64::from_le_bytes(bytes)))
+}
+
+/// Writes down what a successor of this agent needs. Without it the mount cannot be taken over, but it works.
+fn write_record(records: &Records, tenant: TenantId, mount: &TenantMount, metered: bool) {
+    let (init_request, Some(init_reply)) = mount.init() else { return };
+    let observed = mount.observe();
+    let session = mount.session();
+    let record = MountRecord {
+        tenant: tenant.0,
+        tenant_name: mount.tenant_name().to_owned(),
+        shard: session.shard().0,
+        epoch: session.mount_epoch().0,
+        metered,
+        dirs: mount.dirs.lock().iter().map(|dir| mountpoint::escaped(dir)).collect(),
+        device_number: mount.device_number(),
+        init_request: init_request.to_vec(),
+        init_reply: init_reply.to_vec(),
+        pid: observed.pid,
+        started: mount.process_started(),
+        generation: observed.generation,
+    };
+    if let Err(error) = records.put(&record) {
+        tracing::error!(tenant = %mount.tenant_name(), %error, "cannot write down a mount");
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
-use crate::session::Passthrough;
+use crate::session::MountControl;
+
+use super::supervise::TenantMount;
 
 /// `FUSE_DEV_IOC_BACKING_OPEN`: `_IOW(229, 1, struct fuse_backing_map)`.
 const BACKING_OPEN: libc::Ioctl = 0x4010_e501;
@@ -19,18 +21,31 @@ struct BackingMap {
     padding: u64,
 }
 
-/// Registers files at one FUSE connection.
-pub(super) struct Registrar {
+/// What a session may ask about its mount: files registered at its FUSE connection, its VMDS replaced.
+pub(super) struct Control {
     device: Arc<OwnedFd>,
+    /// Known as soon as the mount is up.
+    mount: OnceLock<Weak<TenantMount>>,
 }
 
-impl Registrar {
+impl Control {
     pub(super) fn new(device: Arc<OwnedFd>) -> Self {
-        Self { device }
+        Self { device, mount: OnceLock::new() }
+    }
+
+    /// The mount is up.
+    pub(super) fn is_for(&self, mount: &Arc<TenantMount>) {
+        let _ = self.mount.set(Arc::downgrade(mount));
     }
 }
 
-impl Passthrough for Registrar {
+impl MountControl for Control {
+    fn replace_vmds(&self) {
+        if let Some(mount) = self.mount.get().and_then(Weak::upgrade) {
+            mount.kill();
+        }
+    }
+
     fn register(&self, file: BorrowedFd<'_>) -> Option<u32> {
         let map = BackingMap { fd: file.as_raw_fd(), flags: 0, padding: 0 };
         // SAFETY: the descriptor is open, the request takes a `fuse_backing_map` and only reads it. There is no safe

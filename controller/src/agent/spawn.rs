@@ -13,6 +13,12 @@ const FUSE_FD: i32 = 3;
 const INIT_FD: i32 = 4;
 /// The link to the controller, in the VMDS.
 const LINK_FD: i32 = 5;
+/// The socket on which the VMDS waits for a new controller, in the VMDS.
+const DOOR_FD: i32 = 6;
+/// Where `/dev/fuse` is in a VMDS that serves.
+pub(super) const SERVING_FD: i32 = FUSE_FD;
+/// The other end of the door, kept by the VMDS for a controller to come.
+pub(super) const DOOR_OUTSIDE_FD: i32 = 7;
 
 /// Longest line of a VMDS's log that is passed on, bytes: what a tenant's process says is not trusted.
 const LOG_LINE_MAX: u64 = 4096;
@@ -25,6 +31,10 @@ pub(super) struct Inheritance {
     pub init: OwnedFd,
     /// The link to the controller.
     pub link: OwnedFd,
+    /// The socket on which it waits for a new controller.
+    pub door: OwnedFd,
+    /// The other end of that socket.
+    pub door_outside: OwnedFd,
 }
 
 /// Starts a VMDS without environment and other descriptors. It begins by becoming `uid`, which takes every capability
@@ -43,6 +53,8 @@ pub(super) fn spawn(program: &Path, uid: u32, tenant: &str, inheritance: Inherit
             mapping(inheritance.device, FUSE_FD),
             mapping(inheritance.init, INIT_FD),
             mapping(inheritance.link, LINK_FD),
+            mapping(inheritance.door, DOOR_FD),
+            mapping(inheritance.door_outside, DOOR_OUTSIDE_FD),
         ])
         .map_err(io::Error::other)?;
     let mut child = command.spawn()?;

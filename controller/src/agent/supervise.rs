@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +13,8 @@ use parking_lot::{Condvar, Mutex};
 use thiserror::Error;
 
 use super::device;
-use super::spawn::{Inheritance, spawn};
+use super::server::{self, Server};
+use crate::logging::chain;
 use crate::session::{DataPlane, Session};
 
 /// First delay before a VMDS that ended soon after its start is replaced; doubles each time.
@@ -22,6 +23,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(30);
 /// A VMDS that served this long has proven itself: its successor starts at once.
 const PROVEN_AFTER: Duration = Duration::from_secs(10);
+/// VMDSes that may end soon after their start before the next one is delayed.
+const UNPROVEN_MAX: u32 = 3;
 /// How long a VMDS may take to end once its mount is gone.
 const END_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -64,25 +67,14 @@ pub(super) struct Observed {
 
 struct State {
     observed: Observed,
+    /// A descriptor of the process, to end it.
+    process: Option<OwnedFd>,
+    /// When it was started, in the kernel's ticks.
+    started: u64,
+    /// A successor that waits for the word to begin.
+    next: Option<Server>,
     /// The mount is being taken away.
     ending: bool,
-}
-
-/// See the module.
-pub(super) struct TenantMount {
-    plane: Arc<DataPlane>,
-    session: Arc<Session>,
-    tenant_name: String,
-    program: PathBuf,
-    uid: u32,
-    device: Arc<OwnedFd>,
-    device_number: u64,
-    init_request: Vec<u8>,
-    init_reply: OnceLock<Vec<u8>>,
-    state: Mutex<State>,
-    changed: Condvar,
-    /// Directories it is mounted on, in the order of mounting.
-    pub dirs: Mutex<Vec<PathBuf>>,
 }
 
 /// What a mount is made of.
@@ -95,37 +87,98 @@ pub(super) struct Parts {
     pub device: Arc<OwnedFd>,
     pub device_number: u64,
     pub init_request: Vec<u8>,
+    /// Called after each change of the process behind the mount.
+    pub on_change: Box<dyn Fn(&TenantMount) + Send + Sync>,
+}
+
+/// See the module.
+pub(super) struct TenantMount {
+    parts: Parts,
+    init_reply: OnceLock<Vec<u8>>,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Directories it is mounted on, in the order of mounting.
+    pub dirs: Mutex<Vec<PathBuf>>,
 }
 
 impl TenantMount {
     /// A mount whose first VMDS serves when this returns.
     pub(super) fn start(parts: Parts) -> Result<Arc<Self>, StartError> {
+        let mount = Self::new(parts, 0);
+        let mut first = mount.prepare()?;
+        mount.begin(&mut first)?;
+        mount.supervise_from(first)?;
+        Ok(mount)
+    }
+
+    /// A mount taken over from a controller that is no more, with the VMDS that serves it.
+    pub(super) fn adopt(
+        parts: Parts,
+        server: Server,
+        link: FrameSocket,
+        generation: u32,
+        init_reply: Vec<u8>,
+    ) -> Result<Arc<Self>, StartError> {
+        let mount = Self::new(parts, generation);
+        let _ = mount.init_reply.set(init_reply);
+        mount.note_serving(&server).map_err(|source| mount.start_error(source))?;
+        mount.converse(link, generation).map_err(|source| mount.start_error(source))?;
+        mount.supervise_from(server)?;
+        Ok(mount)
+    }
+
+    fn new(parts: Parts, generation: u32) -> Arc<Self> {
         let observed =
-            Observed { pid: 0, generation: 0, serving: false, since: SystemTime::now(), last_error: None };
-        let mount = Arc::new(Self {
-            plane: parts.plane,
-            session: parts.session,
-            tenant_name: parts.tenant_name,
-            program: parts.program,
-            uid: parts.uid,
-            device: parts.device,
-            device_number: parts.device_number,
-            init_request: parts.init_request,
+            Observed { pid: 0, generation, serving: false, since: SystemTime::now(), last_error: None };
+        let state = State { observed, process: None, started: 0, next: None, ending: false };
+        Arc::new(Self {
+            parts,
             init_reply: OnceLock::new(),
-            state: Mutex::new(State { observed, ending: false }),
+            state: Mutex::new(state),
             changed: Condvar::new(),
             dirs: Mutex::default(),
-        });
-        let first = mount.start_generation()?;
-        let weak = Arc::downgrade(&mount);
-        let supervisor = thread::Builder::new().name(format!("vmds-{}", mount.tenant_name));
+        })
+    }
+
+    fn supervise_from(self: &Arc<Self>, first: Server) -> Result<(), StartError> {
+        let weak = Arc::downgrade(self);
+        let supervisor = thread::Builder::new().name(format!("vmds-{}", self.parts.tenant_name));
         let started = supervisor.spawn(move || supervise(&weak, first));
-        started.map_err(|source| mount.start_error(source))?;
-        Ok(mount)
+        started.map(drop).map_err(|source| self.start_error(source))
     }
 
     pub(super) fn observe(&self) -> Observed {
         self.state.lock().observed.clone()
+    }
+
+    /// When the VMDS was started, in the kernel's ticks.
+    pub(super) fn process_started(&self) -> u64 {
+        self.state.lock().started
+    }
+
+    /// The device number of the file system.
+    pub(super) fn device_number(&self) -> u64 {
+        self.parts.device_number
+    }
+
+    /// The kernel's first request, and the reply to it once there is one.
+    pub(super) fn init(&self) -> (&[u8], Option<&[u8]>) {
+        (&self.parts.init_request, self.init_reply.get().map(Vec::as_slice))
+    }
+
+    /// The tenant's name.
+    pub(super) fn tenant_name(&self) -> &str {
+        &self.parts.tenant_name
+    }
+
+    /// The session with the VMDS.
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.parts.session
+    }
+
+    /// What is to be called after each change of the mount.
+    pub(super) fn on_change(&self) -> &(dyn Fn(&TenantMount) + Send + Sync) {
+        &*self.parts.on_change
     }
 
     /// The mount is being taken away: the VMDS is not replaced when it ends.
@@ -139,19 +192,28 @@ impl TenantMount {
         self.state.lock().ending = false;
     }
 
-    /// Ends the VMDS although the kernel may still have requests for it.
-    pub(super) fn cut_off(&self) {
-        self.session.disconnect();
+    /// Ends the VMDS at once. Unless the mount is being taken away, another one takes over.
+    pub(super) fn kill(&self) {
+        if let Some(process) = &self.state.lock().process {
+            server::kill(process);
+        }
     }
 
-    /// The device number of the file system.
-    pub(super) fn device_number(&self) -> u64 {
-        self.device_number
-    }
-
-    /// The session with the VMDS.
-    pub(super) fn session(&self) -> &Session {
-        &self.session
+    /// Replaces the VMDS by one of the program as it is now. If the new one does not get along with the kernel as it
+    /// was told before, the old one goes on and nothing has happened.
+    pub(super) fn upgrade(self: &Arc<Self>) -> Result<(), StartError> {
+        let serving = self.parts.session.link();
+        match self.prepare() {
+            Ok(next) => {
+                self.state.lock().next = Some(next);
+                self.kill();
+                Ok(())
+            }
+            Err(error) => {
+                self.parts.session.set_link(serving);
+                Err(error)
+            }
+        }
     }
 
     /// Waits until the last VMDS has ended, however long it takes.
@@ -168,15 +230,11 @@ impl TenantMount {
         let mut state = self.state.lock();
         while state.observed.pid != 0 {
             if self.changed.wait_until(&mut state, deadline).timed_out() {
-                break;
+                tracing::warn!(tenant = %self.parts.tenant_name, "the VMDS did not end in time; ending it");
+                drop(state);
+                self.kill();
+                return self.wait_ended();
             }
-        }
-        let pid = state.observed.pid;
-        drop(state);
-        if pid != 0 {
-            tracing::warn!(tenant = %self.tenant_name, pid, "the VMDS did not end in time; ending it");
-            kill(pid);
-            self.wait_ended();
         }
     }
 
@@ -185,72 +243,85 @@ impl TenantMount {
     }
 
     fn start_error(&self, source: std::io::Error) -> StartError {
-        StartError::Start { program: self.program.clone(), source }
+        StartError::Start { program: self.parts.program.clone(), source }
     }
 
-    /// Brings up one VMDS; requests are being answered when this returns.
-    fn start_generation(self: &Arc<Self>) -> Result<Child, StartError> {
-        let generation = self.state.lock().observed.generation + 1;
-        let (init_ours, init_theirs) =
-            device::offer_init(&self.init_request).map_err(|e| self.start_error(e))?;
-        let (link_ours, link_theirs) = FrameSocket::pair().map_err(|e| self.start_error(e))?;
-        let inheritance = Inheritance {
-            device: self.device.try_clone().map_err(|e| self.start_error(e))?,
-            init: init_theirs,
-            link: link_theirs.into(),
-        };
-        let mut child = spawn(&self.program, self.uid, &self.tenant_name, inheritance)
+    /// Brings up a VMDS that agrees with the kernel and waits for the word to begin.
+    fn prepare(self: &Arc<Self>) -> Result<Server, StartError> {
+        let Parts { program, uid, tenant_name, device, init_request, .. } = &self.parts;
+        let (server, link) = Server::start(program, *uid, tenant_name, device, init_request)
             .map_err(|e| self.start_error(e))?;
-        self.state.lock().observed.generation = generation;
-        self.converse(link_ours, generation).map_err(|e| self.start_error(e))?;
-        if let Err(error) = self.pass_init_reply(&init_ours) {
-            kill(child.id());
-            let _ = child.wait();
-            return Err(error);
-        }
-        let observed = &mut self.state.lock().observed;
-        *observed = Observed {
-            pid: child.id(),
-            generation,
-            serving: true,
-            since: SystemTime::now(),
-            last_error: observed.last_error.take(),
+        let generation = {
+            let observed = &mut self.state.lock().observed;
+            observed.generation += 1;
+            observed.generation
         };
-        Ok(child)
-    }
-
-    /// Answers the VMDS's requests on a thread of their own, until the link breaks.
-    fn converse(self: &Arc<Self>, link: FrameSocket, generation: u32) -> std::io::Result<()> {
-        let (plane, session, tenant) = (self.plane.clone(), self.session.clone(), self.tenant_name.clone());
-        let thread = thread::Builder::new().name(format!("link-{tenant}"));
-        thread.spawn(move || {
-            if let Err(error) = plane.serve(&session, link, generation) {
-                tracing::error!(%tenant, error = &error as &dyn std::error::Error, "cutting off the VMDS");
+        let agreed = self.converse(link, generation).map_err(|e| self.start_error(e)).and_then(|()| {
+            let reply = server.init_reply().map_err(StartError::Handshake)?;
+            self.agree(reply)
+        });
+        match agreed {
+            Ok(()) => Ok(server),
+            Err(error) => {
+                end_of_failed(server);
+                Err(error)
             }
-        })?;
-        Ok(())
+        }
     }
 
     /// The kernel hears the first reply; later ones must say the same.
-    fn pass_init_reply(&self, socket: &OwnedFd) -> Result<(), StartError> {
-        let reply = device::receive_init_reply(socket).map_err(StartError::Handshake)?;
+    fn agree(&self, reply: Vec<u8>) -> Result<(), StartError> {
         match self.init_reply.get() {
             Some(first) if *first == reply => Ok(()),
             Some(_) => Err(StartError::OtherTerms),
             None => {
-                device::write_init_reply(&self.device, &reply).map_err(StartError::Handshake)?;
+                device::write_init_reply(&self.parts.device, &reply).map_err(StartError::Handshake)?;
                 let _ = self.init_reply.set(reply);
                 Ok(())
             }
         }
     }
 
+    /// Lets a VMDS begin to serve.
+    fn begin(&self, server: &mut Server) -> Result<(), StartError> {
+        server.begin().map_err(StartError::Handshake)?;
+        self.note_serving(server).map_err(|source| self.start_error(source))
+    }
+
+    fn note_serving(&self, server: &Server) -> std::io::Result<()> {
+        let (process, started) = (server.process()?, server.started()?);
+        {
+            let mut state = self.state.lock();
+            state.process = Some(process);
+            state.started = started;
+            state.observed.pid = server.pid();
+            state.observed.serving = true;
+            state.observed.since = SystemTime::now();
+        }
+        (self.parts.on_change)(self);
+        Ok(())
+    }
+
+    /// Answers a VMDS's requests on a thread of their own, until the link breaks.
+    fn converse(&self, link: FrameSocket, generation: u32) -> std::io::Result<()> {
+        let Parts { plane, session, tenant_name, .. } = &self.parts;
+        let (plane, session, tenant) = (plane.clone(), session.clone(), tenant_name.clone());
+        let thread = thread::Builder::new().name(format!("link-{tenant}"));
+        thread.spawn(move || {
+            if let Err(error) = plane.serve(&session, link, generation) {
+                tracing::error!(%tenant, error = %chain(&error), "cutting off the VMDS");
+            }
+        })?;
+        Ok(())
+    }
+
     fn ended(&self, reason: Option<String>) {
-        let observed = &mut self.state.lock().observed;
-        observed.pid = 0;
-        observed.serving = false;
+        let mut state = self.state.lock();
+        state.process = None;
+        state.observed.pid = 0;
+        state.observed.serving = false;
         if reason.is_some() {
-            observed.last_error = reason;
+            state.observed.last_error = reason;
         }
         self.changed.notify_all();
     }
@@ -264,55 +335,106 @@ impl TenantMount {
 }
 
 /// Replaces the VMDS each time it ends, until the mount is taken away.
-fn supervise(mount: &Weak<TenantMount>, first: Child) {
-    let mut running = Some(first);
-    let mut delay = BACKOFF_FIRST;
+fn supervise(mount: &Weak<TenantMount>, first: Server) {
+    let mut server = first;
+    let mut delay = Delay::default();
     loop {
-        let started = Instant::now();
-        let status = running.take().map(|mut child| child.wait());
+        let began = Instant::now();
+        let status = server.wait();
         let Some(mount) = mount.upgrade() else { return };
-        if let Some(status) = status {
-            let unmounted = status.as_ref().is_ok_and(ExitStatus::success);
-            let reason = (!unmounted).then(|| describe(&status));
-            mount.ended(reason.clone());
-            if unmounted || mount.is_ending() {
-                return;
-            }
-            let reason = reason.unwrap_or_default();
-            tracing::warn!(tenant = %mount.tenant_name, %reason, "the VMDS ended; starting another one");
-            if started.elapsed() >= PROVEN_AFTER {
-                delay = BACKOFF_FIRST;
-            } else if mount.observe().generation > 1 {
-                mount.back_off(delay);
-                delay = (delay * 2).min(BACKOFF_LAST);
-            }
+        let planned = mount.state.lock().next.take();
+        let unmounted = matches!(&status, Ok(Some(status)) if status.success());
+        mount.ended((!unmounted && planned.is_none()).then(|| describe(&status)));
+        if unmounted || mount.is_ending() {
+            planned.into_iter().for_each(end_of_failed);
+            return;
         }
-        match mount.start_generation() {
-            Ok(child) => running = Some(child),
+        if planned.is_none() {
+            tracing::warn!(tenant = %mount.tenant_name(), reason = %describe(&status), "starting another VMDS");
+            mount.back_off(delay.after(began.elapsed()));
+        }
+        match successor(&mount, planned, &mut delay) {
+            Some(next) => server = next,
+            None => return,
+        }
+    }
+}
+
+/// A VMDS that serves, tried until there is one; `None` when the mount is taken away meanwhile.
+fn successor(mount: &Arc<TenantMount>, planned: Option<Server>, delay: &mut Delay) -> Option<Server> {
+    let mut prepared = planned.map(Ok);
+    loop {
+        if mount.is_ending() {
+            return None;
+        }
+        let begun = prepared.take().unwrap_or_else(|| mount.prepare()).and_then(|mut server| {
+            mount.begin(&mut server)?;
+            Ok(server)
+        });
+        match begun {
+            Ok(server) => return Some(server),
             Err(error) => {
-                let error = crate::logging::chain(&error);
-                tracing::error!(tenant = %mount.tenant_name, %error, "cannot start a VMDS; trying again");
+                let error = chain(&error);
+                tracing::error!(tenant = %mount.tenant_name(), %error, "cannot start a VMDS; trying again");
                 mount.ended(Some(error));
-                mount.back_off(delay);
-                delay = (delay * 2).min(BACKOFF_LAST);
-                if mount.is_ending() {
-                    return;
-                }
+                mount.back_off(delay.next());
             }
         }
     }
 }
 
-fn describe(status: &std::io::Result<ExitStatus>) -> String {
+/// How long to wait before the next VMDS: not at all as long as they live for a while.
+#[derive(Default)]
+struct Delay {
+    unproven: u32,
+}
+
+impl Delay {
+    /// A VMDS has lived this long.
+    fn after(&mut self, lived: Duration) -> Duration {
+        if lived >= PROVEN_AFTER {
+            self.unproven = 0;
+            return Duration::ZERO;
+        }
+        self.next()
+    }
+
+    fn next(&mut self) -> Duration {
+        self.unproven = self.unproven.saturating_add(1);
+        match self.unproven.checked_sub(UNPROVEN_MAX + 1) {
+            None => Duration::ZERO,
+            Some(doublings) => BACKOFF_FIRST.saturating_mul(1 << doublings.min(16)).min(BACKOFF_LAST),
+        }
+    }
+}
+
+fn end_of_failed(mut server: Server) {
+    server.kill();
+    if let Err(error) = server.wait() {
+        tracing::warn!(%error, "cannot wait for a VMDS that was ended");
+    }
+}
+
+fn describe(status: &std::io::Result<Option<ExitStatus>>) -> String {
     match status {
-        Ok(status) => format!("the VMDS ended with {status}"),
+        Ok(Some(status)) => format!("the VMDS ended with {status}"),
+        Ok(None) => "the VMDS ended".to_owned(),
         Err(error) => format!("the VMDS cannot be waited for: {error}"),
     }
 }
 
-fn kill(pid: u32) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-        // It may have ended by itself a moment ago.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_loop_backs_off_and_a_long_life_forgives() {
+        let mut delay = Delay::default();
+        let short = Duration::from_secs(1);
+        let delays: Vec<_> = (0..5).map(|_| delay.after(short).as_millis()).collect();
+        assert_eq!(delays, [0, 0, 0, 100, 200]);
+        (0..100).for_each(|_| assert!(delay.after(short) <= BACKOFF_LAST));
+        assert_eq!(delay.after(PROVEN_AFTER), Duration::ZERO);
+        assert_eq!(delay.after(short), Duration::ZERO);
     }
 }

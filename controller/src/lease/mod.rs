@@ -22,6 +22,9 @@ pub struct Hold {
     pub write: bool,
     /// Number of the file at the kernel for passthrough, if it was registered.
     pub backing: Option<u32>,
+    /// Handles may be left of which the VMDS knows nothing, because its predecessor opened them: the hold lasts until
+    /// the kernel has forgotten the file.
+    pub inherited: bool,
 }
 
 #[derive(Default)]
@@ -55,13 +58,27 @@ impl LeaseTable {
         }
     }
 
-    /// Notes that a holder has no writer any more.
+    /// Notes that a holder knows of no writer any more.
     pub fn close_write(&self, file: File, holder: Holder) {
         if let Some(hold) =
             self.holds.lock().by_file.get_mut(&file).and_then(|of_file| of_file.get_mut(&holder))
         {
-            hold.write = false;
+            hold.write &= hold.inherited;
         }
+    }
+
+    /// A session's VMDS was replaced: what its predecessor had open may still be.
+    pub fn inherit(&self, session: SessionId) {
+        let mut holds = self.holds.lock();
+        let of_session = holds.by_file.values_mut().flatten().filter(|((id, _), _)| *id == session);
+        of_session.for_each(|(_, hold)| hold.inherited = true);
+    }
+
+    /// Whether a hold lasts although its VMDS knows of no handle.
+    pub fn is_inherited(&self, holder: Holder) -> bool {
+        let holds = self.holds.lock();
+        let hold = holds.by_holder.get(&holder).and_then(|file| holds.by_file.get(file)?.get(&holder));
+        hold.is_some_and(|hold| hold.inherited)
     }
 
     /// Ends a hold; answers on which file, and what it was.
@@ -123,5 +140,17 @@ mod tests {
         table.release(reader);
         assert!(!table.is_held(FILE));
         assert!(table.release(reader).is_none());
+    }
+
+    #[test]
+    fn what_a_predecessor_wrote_stays_written_until_it_is_released() {
+        let table = LeaseTable::default();
+        let writer = (SessionId(1), NodeId(9));
+        table.hold(FILE, writer, true);
+        table.inherit(SessionId(1));
+        table.close_write(FILE, writer);
+        assert!(table.is_written(FILE) && table.is_inherited(writer));
+        assert!(table.release(writer).is_some());
+        assert!(!table.is_held(FILE) && !table.is_inherited(writer));
     }
 }

@@ -255,7 +255,7 @@ impl Hub {
                 if let Some(member) = self.members.read().get(&id).cloned() {
                     let tenant = &member.session.tenant_name;
                     tracing::warn!(%tenant, "the VMDS does not answer invalidations; cutting it off");
-                    member.session.disconnect();
+                    member.session.cut_off();
                 }
                 self.acknowledge(fence, id);
             }

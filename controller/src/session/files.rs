@@ -6,6 +6,7 @@ use address_map::attr::Caller;
 use address_map::error::{Refusal, Result};
 use address_map::ids::{Ino, NodeId, Slot};
 use address_map::name::Name;
+use address_map::namespace::replay::Origin;
 use address_map::namespace::{lookup, object};
 use address_map::record::{Inode, Layout, ObjectRef};
 use address_map::wire::{Answer, Lease, NodeAttr};
@@ -24,8 +25,9 @@ impl DataPlane {
         name: Name,
         caller: Caller,
         mode: u32,
+        origin: Option<Origin>,
     ) -> Result<Outcome> {
-        let (scope, made) = self.make_open(session, parent, &name, caller, mode)?;
+        let (scope, made) = self.make_open(session, parent, &name, caller, mode, origin)?;
         let (descriptor, lease) = match self.open_lease(session, &scope, made.ino, &made.inode, true) {
             Ok(opened) => opened,
             Err(error) => {
@@ -71,7 +73,7 @@ impl DataPlane {
     }
 
     /// Opens the backing file of a file already held, with no more rights than the session has.
-    fn open_lease(
+    pub(super) fn open_lease(
         &self,
         session: &Session,
         scope: &Scope,
@@ -108,7 +110,7 @@ impl DataPlane {
         if let Some(backing) = self.leases.hold(file, holder, false).backing {
             return Some(backing);
         }
-        let backing = session.passthrough.register(descriptor.as_fd())?;
+        let backing = session.control.register(descriptor.as_fd())?;
         self.leases.set_backing(file, holder, backing);
         Some(backing)
     }
@@ -118,7 +120,7 @@ impl DataPlane {
         let file = (scope.tree.tenant(), scope.ino);
         self.leases.close_write(file, (session.id, node));
         let before = lookup::inode(&scope.tree.view(), scope.ino)?;
-        let inode = self.settle(&scope.tree, scope.ino)?;
+        let inode = self.settle(&scope.tree, scope.ino, None)?;
         let touched = match before == inode {
             true => vec![],
             false => vec![Touched::Inode { ino: scope.ino, data: true }],
@@ -138,7 +140,7 @@ impl DataPlane {
     pub(super) fn prepare_sync(&self, session: &Session, node: NodeId) -> Result<()> {
         let scope = self.scope(session, node)?;
         let inode = lookup::inode(&scope.tree.view(), scope.ino)?;
-        let inode = if inode.dirty { self.settle(&scope.tree, scope.ino)? } else { inode };
+        let inode = if inode.dirty { self.settle(&scope.tree, scope.ino, None)? } else { inode };
         if let Layout::Object(ObjectRef { pool, key }) = &inode.layout {
             self.pools.get(*pool).and_then(|pool| pool.sync_name(key)).map_err(io_refusal)?;
         }

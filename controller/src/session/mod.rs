@@ -4,17 +4,20 @@
 //! reach follows from the socket it was made for, never from anything in a frame.
 //!
 //! `serve` reads frames and sends replies, `scope` decides what a node id may mean, `query`, `mutate` and `files` do
-//! what is asked, `coherence` tells others what has changed.
+//! what is asked, `repeat` answers what was done before, `coherence` tells others what has changed.
 
 mod coherence;
 mod files;
 mod mutate;
 mod query;
+mod recovery;
+mod repeat;
 mod scope;
 mod serve;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,11 +25,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use address_map::attr::Attr;
 use address_map::engine::Committer;
 use address_map::error::{MapError, Refusal, Result};
-use address_map::ids::{Ino, NodeId, TenantId};
+use address_map::ids::{Ino, MountEpoch, NodeId, ShardId, TenantId};
 use address_map::map::{AddressMap, Tree};
 use address_map::name::Name;
 use address_map::namespace::object::{self, BackingFacts};
-use address_map::record::{Inode, Layout, ObjectRef};
+use address_map::namespace::replay::{self, Origin};
+use address_map::namespace::share;
+use address_map::record::{Change, Inode, Layout, ObjectRef};
 use address_map::wire::{FrameSocket, SessionOptions};
 use parking_lot::Mutex;
 
@@ -37,17 +42,20 @@ use crate::share::Grants;
 use crate::sweeper::{self, Sweeper};
 
 pub use coherence::Hub;
+pub use recovery::Recovery;
 
 /// A session, within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
 
-/// Registration of files for passthrough at one mount: only the agent, which is root, can do it.
-pub trait Passthrough: Send + Sync + 'static {
-    /// Registers a file; `None` when this file cannot be passed through.
+/// What a session asks of the agent about its mount: only the agent, which is root, can do it.
+pub trait MountControl: Send + Sync + 'static {
+    /// Registers a file for passthrough; `None` when this file cannot be passed through.
     fn register(&self, file: BorrowedFd<'_>) -> Option<u32>;
     /// Undoes a registration.
     fn unregister(&self, backing: u32);
+    /// Ends the VMDS, which takes every descriptor it has with it; another one takes over.
+    fn replace_vmds(&self);
 }
 
 /// One mount's conversation with its VMDS.
@@ -56,7 +64,8 @@ pub struct Session {
     tree: Tree,
     tenant_name: String,
     options: SessionOptions,
-    passthrough: Arc<dyn Passthrough>,
+    mount: MountEpoch,
+    control: Arc<dyn MountControl>,
     link: Mutex<Option<Arc<FrameSocket>>>,
 }
 
@@ -70,6 +79,16 @@ impl Session {
     pub fn id(&self) -> SessionId {
         self.id
     }
+
+    /// The mount it is for.
+    pub fn mount_epoch(&self) -> MountEpoch {
+        self.mount
+    }
+
+    /// The shard the tenant lives on.
+    pub fn shard(&self) -> ShardId {
+        self.tree.shard().id()
+    }
 }
 
 /// What sessions stand on: the map, the pools, and what is open and granted.
@@ -80,6 +99,7 @@ pub struct DataPlane {
     pub(crate) grants: Grants,
     pub(crate) hub: Hub,
     pub(crate) committer: Committer,
+    pub(crate) recovery: Recovery,
     sweeper: Sweeper,
     next_session: AtomicU64,
 }
@@ -107,6 +127,7 @@ impl DataPlane {
             grants: Grants::default(),
             hub: Hub::new(),
             committer,
+            recovery: Recovery::default(),
             sweeper,
             next_session: AtomicU64::new(1),
         });
@@ -121,7 +142,8 @@ impl DataPlane {
         tenant: TenantId,
         tenant_name: &str,
         options: SessionOptions,
-        passthrough: Arc<dyn Passthrough>,
+        mount: MountEpoch,
+        control: Arc<dyn MountControl>,
     ) -> Result<Arc<Session>> {
         let id = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let session = Arc::new(Session {
@@ -129,7 +151,8 @@ impl DataPlane {
             tree: self.map.tree(tenant)?,
             tenant_name: tenant_name.to_owned(),
             options,
-            passthrough,
+            mount,
+            control,
             link: Mutex::new(None),
         });
         self.hub.join(&session);
@@ -142,6 +165,25 @@ impl DataPlane {
         for (_, node) in self.leases.held_by(session.id) {
             self.release_lease(session, node);
         }
+        if let Err(error) = self.forget_replays(session) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot forget the requests of a mount"
+            );
+        }
+    }
+
+    /// Nothing is repeated for a mount that is gone.
+    fn forget_replays(&self, session: &Session) -> Result<()> {
+        let owners =
+            share::injections(&session.tree.view())?.into_iter().map(|(_, injection)| injection.owner);
+        for tenant in owners.chain([session.tenant()]).collect::<BTreeSet<_>>() {
+            // An owner that is being deleted takes its records along.
+            if let Ok(tree) = self.map.tree(tenant) {
+                tree.write(|txn| replay::forget(txn, session.mount))?;
+            }
+        }
+        Ok(())
     }
 
     /// The attributes of an inode as they are now: those of a volatile file come from its backing file.
@@ -165,8 +207,8 @@ impl DataPlane {
         self.pools.get(*pool)?.facts(key)
     }
 
-    /// Takes over what the backing file of a volatile inode says.
-    pub(crate) fn settle(&self, tree: &Tree, ino: Ino) -> Result<Inode> {
+    /// Takes over what the backing file of a volatile inode says; with it, remembers the request that asked for it.
+    pub(crate) fn settle(&self, tree: &Tree, ino: Ino, origin: Option<Origin>) -> Result<Inode> {
         let file = (tree.tenant(), ino);
         tree.write(|txn| {
             let inode = txn.need_inode(ino)?;
@@ -177,6 +219,7 @@ impl DataPlane {
                 mtime: inode.mtime,
                 ctime: inode.ctime,
             });
+            replay::remember(txn, origin, Change::Changed);
             object::settle(txn, ino, &facts, self.leases.is_written(file))
         })
     }
@@ -186,12 +229,12 @@ impl DataPlane {
     pub(crate) fn release_lease(&self, session: &Session, node: NodeId) {
         let Some((file, hold)) = self.leases.release((session.id, node)) else { return };
         if let Some(backing) = hold.backing {
-            session.passthrough.unregister(backing);
+            session.control.unregister(backing);
         }
         let (tenant, ino) = file;
         let outcome = self.map.tree(tenant).and_then(|tree| {
             if hold.write && !self.leases.is_written(file) {
-                match self.settle(&tree, ino) {
+                match self.settle(&tree, ino, None) {
                     Err(MapError::Refused(Refusal::NotFound)) | Ok(_) => {}
                     Err(error) => return Err(error),
                 }
@@ -212,6 +255,7 @@ impl DataPlane {
 
     /// Deletes unlinked files that nobody has open: after a restart, those that somebody had open before it.
     pub(crate) fn purge_orphans(&self, tree: &Tree) -> Result<()> {
+        self.recovery.wait();
         let orphans = object::orphans(&tree.view())?;
         for ino in &orphans {
             tree.write(|txn| match self.leases.is_held((tree.tenant(), *ino)) {

@@ -6,8 +6,9 @@ use address_map::ids::{Ino, NodeId};
 use address_map::map::Tree;
 use address_map::name::Name;
 use address_map::namespace::rename::{Moved, Place};
+use address_map::namespace::replay::{self, Origin};
 use address_map::namespace::{attr, create, link, remove, rename, xattr};
-use address_map::record::{Inode, Layout, ObjectRef};
+use address_map::record::{Change, Inode, Layout, ObjectRef};
 use address_map::wire::{Answer, Make, NodeAttr, RenameMode, ToVmds, XattrMode};
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
@@ -24,10 +25,14 @@ impl DataPlane {
         caller: Caller,
         mode: u32,
         what: &Make,
+        origin: Option<Origin>,
     ) -> Result<Outcome> {
         let scope = self.scope(session, parent)?.writable()?;
-        let made =
-            scope.tree.write(|txn| create::create(txn, scope.ino, &name, caller, mode, what, false))?;
+        let made = scope.tree.write(|txn| {
+            let made = create::create(txn, scope.ino, &name, caller, mode, what, false)?;
+            replay::remember(txn, origin, Change::Made(made.ino));
+            Ok(made)
+        })?;
         let target = NodeAttr { node: scope.node(made.ino), attr: made.inode.attr() };
         let answer = Answer::Made { target, parent: made.parent.attr() };
         Ok(Outcome::changed(answer, &scope, vec![Touched::Entry { parent: scope.ino, name }]))
@@ -39,9 +44,14 @@ impl DataPlane {
         node: NodeId,
         parent: NodeId,
         name: Name,
+        origin: Option<Origin>,
     ) -> Result<Outcome> {
         let (source, scope) = self.same_side(session, node, parent)?;
-        let made = scope.tree.write(|txn| link::link(txn, source.ino, scope.ino, &name))?;
+        let made = scope.tree.write(|txn| {
+            let made = link::link(txn, source.ino, scope.ino, &name)?;
+            replay::remember(txn, origin, Change::Made(made.ino));
+            Ok(made)
+        })?;
         let target = NodeAttr { node: scope.node(made.ino), attr: self.present(&made.inode) };
         let answer = Answer::Made { target, parent: made.parent.attr() };
         let touched =
@@ -49,18 +59,38 @@ impl DataPlane {
         Ok(Outcome::changed(answer, &scope, touched))
     }
 
-    pub(super) fn unlink(&self, session: &Session, parent: NodeId, name: Name) -> Result<Outcome> {
+    pub(super) fn unlink(
+        &self,
+        session: &Session,
+        parent: NodeId,
+        name: Name,
+        origin: Option<Origin>,
+    ) -> Result<Outcome> {
         let scope = self.scope(session, parent)?.writable()?;
         let tenant = scope.tree.tenant();
         let in_use = |ino| self.leases.is_held((tenant, ino));
-        let removed = scope.tree.write(|txn| remove::unlink(txn, scope.ino, &name, &in_use))?;
+        let removed = scope.tree.write(|txn| {
+            let removed = remove::unlink(txn, scope.ino, &name, &in_use)?;
+            replay::remember(txn, origin, Change::Removed(removed.ino, removed.inode.kind));
+            Ok(removed)
+        })?;
         self.after_removal(session, &scope, removed.ino, &removed.inode);
         Ok(self.removed(&scope, removed, name))
     }
 
-    pub(super) fn rmdir(&self, session: &Session, parent: NodeId, name: Name) -> Result<Outcome> {
+    pub(super) fn rmdir(
+        &self,
+        session: &Session,
+        parent: NodeId,
+        name: Name,
+        origin: Option<Origin>,
+    ) -> Result<Outcome> {
         let scope = self.scope(session, parent)?.writable()?;
-        let removed = scope.tree.write(|txn| remove::rmdir(txn, scope.ino, &name))?;
+        let removed = scope.tree.write(|txn| {
+            let removed = remove::rmdir(txn, scope.ino, &name)?;
+            replay::remember(txn, origin, Change::Removed(removed.ino, removed.inode.kind));
+            Ok(removed)
+        })?;
         Ok(self.removed(&scope, removed, name))
     }
 
@@ -94,6 +124,7 @@ impl DataPlane {
         from: (NodeId, Name),
         to: (NodeId, Name),
         mode: RenameMode,
+        origin: Option<Origin>,
     ) -> Result<Outcome> {
         let (source, scope) = self.same_side(session, from.0, to.0)?;
         let tenant = scope.tree.tenant();
@@ -104,7 +135,14 @@ impl DataPlane {
             let renamed = rename::rename(txn, from, to, mode, &in_use)?;
             match renamed.moved {
                 Moved::Injected(_) if !scope.is_own() => Err(Refusal::NotFound.into()),
-                _ => Ok(renamed),
+                _ => {
+                    let change = Change::Renamed {
+                        moved: renamed.moved.entry(),
+                        other: renamed.other.as_ref().map(Moved::entry),
+                    };
+                    replay::remember(txn, origin, change);
+                    Ok(renamed)
+                }
             }
         })?;
         let mut touched = vec![
@@ -148,18 +186,34 @@ impl DataPlane {
         node: NodeId,
         _caller: Caller,
         change: AttrChange,
+        origin: Option<Origin>,
     ) -> Result<Outcome> {
         let scope = self.scope(session, node)?.writable()?;
-        let mut inode = scope.tree.write(|txn| attr::setattr(txn, scope.ino, &change))?;
-        if inode.dirty && (change.size.is_some() || change.mtime.is_some()) {
-            inode = self.follow_with_object(&scope.tree, scope.ino, &inode, &change)?;
+        let with_object = change.size.is_some() || change.mtime.is_some();
+        let mut inode = scope.tree.write(|txn| {
+            let inode = attr::setattr(txn, scope.ino, &change)?;
+            if !(inode.dirty && with_object) {
+                replay::remember(txn, origin, Change::Changed);
+            }
+            Ok(inode)
+        })?;
+        if inode.dirty && with_object {
+            inode = self.follow_with_object(&scope.tree, scope.ino, &inode, &change, origin)?;
         }
         let touched = vec![Touched::Inode { ino: scope.ino, data: change.size.is_some() }];
         Ok(Outcome::changed(Answer::Attr(self.present(&inode)), &scope, touched))
     }
 
     /// Carries a change of size or modification time of a volatile file over to its backing file.
-    fn follow_with_object(&self, tree: &Tree, ino: Ino, inode: &Inode, change: &AttrChange) -> Result<Inode> {
+    /// Only then is the request carried out, and remembered.
+    fn follow_with_object(
+        &self,
+        tree: &Tree,
+        ino: Ino,
+        inode: &Inode,
+        change: &AttrChange,
+        origin: Option<Origin>,
+    ) -> Result<Inode> {
         let Layout::Object(ObjectRef { pool, key }) = &inode.layout else { return Ok(inode.clone()) };
         let file =
             self.pools.get(*pool).and_then(|pool| pool.open_object(key, true, true)).map_err(io_refusal)?;
@@ -179,7 +233,7 @@ impl DataPlane {
             txn.put_inode(ino, &inode);
             Ok(())
         })?;
-        self.settle(tree, ino)
+        self.settle(tree, ino, origin)
     }
 
     pub(super) fn setxattr(
@@ -189,15 +243,28 @@ impl DataPlane {
         name: &[u8],
         value: &[u8],
         mode: XattrMode,
+        origin: Option<Origin>,
     ) -> Result<Outcome> {
         let scope = self.scope(session, node)?.writable()?;
-        let inode = scope.tree.write(|txn| xattr::set(txn, scope.ino, name, value, mode))?;
+        let inode = scope.tree.write(|txn| {
+            replay::remember(txn, origin, Change::Changed);
+            xattr::set(txn, scope.ino, name, value, mode)
+        })?;
         Ok(self.attributes_changed(&scope, &inode))
     }
 
-    pub(super) fn removexattr(&self, session: &Session, node: NodeId, name: &[u8]) -> Result<Outcome> {
+    pub(super) fn removexattr(
+        &self,
+        session: &Session,
+        node: NodeId,
+        name: &[u8],
+        origin: Option<Origin>,
+    ) -> Result<Outcome> {
         let scope = self.scope(session, node)?.writable()?;
-        let inode = scope.tree.write(|txn| xattr::remove(txn, scope.ino, name))?;
+        let inode = scope.tree.write(|txn| {
+            replay::remember(txn, origin, Change::Changed);
+            xattr::remove(txn, scope.ino, name)
+        })?;
         Ok(self.attributes_changed(&scope, &inode))
     }
 
@@ -214,11 +281,13 @@ impl DataPlane {
         name: &Name,
         caller: Caller,
         mode: u32,
+        origin: Option<Origin>,
     ) -> Result<(Scope, create::Made)> {
         let scope = self.scope(session, parent)?.writable()?;
         let made = scope.tree.write(|txn| {
             let made = create::create(txn, scope.ino, name, caller, mode, &Make::File, true)?;
             self.leases.hold((scope.tree.tenant(), made.ino), (session.id, scope.node(made.ino)), true);
+            replay::remember(txn, origin, Change::Made(made.ino));
             Ok(made)
         })?;
         Ok((scope, made))

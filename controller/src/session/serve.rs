@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use address_map::error::{MapError, Refusal, Result};
-use address_map::ids::{Slot, TenantId};
+use address_map::ids::{NodeId, Slot, TenantId};
+use address_map::limits::INFLIGHT_MAX;
+use address_map::namespace::replay::Origin;
 use address_map::wire::{
-    Answer, Call, FrameSocket, Hello, PROTOCOL_MAX, PROTOCOL_MIN, SocketError, ToController, ToVmds, Welcome,
+    Answer, Call, FrameSocket, Hello, PROTOCOL_MAX, PROTOCOL_MIN, RequestOrigin, SocketError, ToController,
+    ToVmds, Welcome,
 };
 use thiserror::Error;
 
@@ -70,11 +73,17 @@ impl Outcome {
 }
 
 impl Session {
-    /// Cuts the link: the VMDS ends, and the agent starts another one.
-    pub(crate) fn disconnect(&self) {
+    /// Ends the VMDS that is there; the agent starts another one.
+    pub(crate) fn cut_off(&self) {
         if let Some(link) = self.link.lock().take() {
             link.shutdown();
         }
+        self.control.replace_vmds();
+    }
+
+    /// The link is over, whoever ended it. A newer one stays.
+    fn disconnected(&self, link: &Arc<FrameSocket>) {
+        self.link.lock().take_if(|current| Arc::ptr_eq(current, link));
     }
 
     /// Sends without waiting; a VMDS whose buffer is full is cut off.
@@ -83,18 +92,36 @@ impl Session {
         let sent = link.send_now(message);
         if let Err(error) = &sent {
             tracing::warn!(tenant = %self.tenant_name, error = error as &dyn std::error::Error, "cutting off the VMDS");
-            self.disconnect();
+            self.cut_off();
         }
         sent.is_ok()
     }
 
-    fn reply(&self, id: u64, result: Result<Answer, Refusal>, descriptor: Option<OwnedFd>) {
-        let Some(link) = self.link.lock().clone() else { return };
+    /// Answers on the link that asked: a successor of the VMDS knows nothing of the question.
+    fn reply(
+        &self,
+        link: &Arc<FrameSocket>,
+        id: u64,
+        result: Result<Answer, Refusal>,
+        descriptor: Option<OwnedFd>,
+    ) {
         let reply = ToVmds::Reply { id, result };
         if let Err(error) = link.send(&reply, descriptor.as_ref().map(|fd| fd.as_fd())) {
-            tracing::warn!(tenant = %self.tenant_name, error = &error as &dyn std::error::Error, "cutting off the VMDS");
-            self.disconnect();
+            tracing::warn!(tenant = %self.tenant_name, error = &error as &dyn std::error::Error, "a reply was not taken");
+            if self.link.lock().as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+                self.cut_off();
+            }
         }
+    }
+
+    /// The link to the VMDS that is there.
+    pub(crate) fn link(&self) -> Option<Arc<FrameSocket>> {
+        self.link.lock().clone()
+    }
+
+    /// Goes back to a link that was replaced too early.
+    pub(crate) fn set_link(&self, link: Option<Arc<FrameSocket>>) {
+        *self.link.lock() = link;
     }
 }
 
@@ -112,37 +139,77 @@ impl DataPlane {
         if !welcome(session, &socket, generation, &mut buffer)? {
             return Ok(());
         }
+        if generation > 1 {
+            self.leases.inherit(session.id);
+        }
         *session.link.lock() = Some(socket.clone());
         self.hub.connected(session);
         let outcome = self.talk(session, &socket, &mut buffer);
-        session.disconnect();
+        self.recovery.resumed(session.id);
+        session.disconnected(&socket);
+        if outcome.is_err() {
+            session.cut_off();
+        }
         outcome
     }
 
     fn talk(
         self: &Arc<Self>,
         session: &Arc<Session>,
-        socket: &FrameSocket,
+        socket: &Arc<FrameSocket>,
         buffer: &mut Vec<u8>,
     ) -> Result<(), ServeError> {
         while let Some((message, _descriptor)) = socket.receive::<ToController>(buffer)? {
             match message {
-                ToController::Request { id, call: Call::Sync { node } } => {
-                    self.sync_then_reply(session, id, node)
+                ToController::Held { node, write, backing } => self.held(session, node, write, backing),
+                ToController::Resumed => self.recovery.resumed(session.id),
+                ToController::Forgotten { fence } => self.hub.acknowledge(fence, session.id),
+                ToController::LeaseDropped { node } if self.leases.is_inherited((session.id, node)) => {}
+                ToController::LeaseDropped { node } | ToController::KernelForgot { node } => {
+                    self.release_lease(session, node);
                 }
                 ToController::Request { id, call } => {
-                    let outcome = self.answer(session, call);
-                    self.reply(session, id, outcome);
+                    self.recovery.wait();
+                    match call {
+                        Call::Sync { node } => self.sync_then_reply(session, socket, id, node),
+                        call => self.reply(session, socket, id, self.answer(session, call, None)),
+                    }
                 }
-                ToController::Forgotten { fence } => self.hub.acknowledge(fence, session.id),
-                ToController::LeaseDropped { node } => self.release_lease(session, node),
+                ToController::Change { id, origin, call } => {
+                    self.recovery.wait();
+                    let outcome = self.change(session, origin, call);
+                    self.reply(session, socket, id, outcome);
+                }
                 ToController::Hello(_) => return Err(ServeError::SecondHello),
             }
         }
         Ok(())
     }
 
-    fn answer(&self, session: &Session, call: Call) -> Result<Outcome> {
+    /// A request that must not be carried out twice.
+    fn change(&self, session: &Session, origin: RequestOrigin, call: Call) -> Result<Outcome> {
+        let RequestOrigin { unique, place, repeated } = origin;
+        if !call.changes() || usize::from(place) >= INFLIGHT_MAX {
+            return Err(Refusal::Invalid.into());
+        }
+        if repeated && let Some(again) = self.answer_again(session, &call, unique)? {
+            return Ok(again);
+        }
+        self.answer(session, call, Some(Origin { mount: session.mount, place, unique }))
+    }
+
+    /// A lease from before this controller was started.
+    fn held(&self, session: &Session, node: NodeId, write: bool, backing: Option<u32>) {
+        // What may not be seen any more is not held any more either: the VMDS will be told when it asks.
+        let Ok(scope) = self.scope(session, node) else { return };
+        let file = (scope.tree.tenant(), scope.ino);
+        self.leases.hold(file, (session.id, node), write);
+        if let Some(backing) = backing {
+            self.leases.set_backing(file, (session.id, node), backing);
+        }
+    }
+
+    fn answer(&self, session: &Session, call: Call, origin: Option<Origin>) -> Result<Outcome> {
         match call {
             Call::Lookup { parent, name } => self.lookup(session, parent, &name).map(Outcome::unchanged),
             Call::Getattr { node } => self.getattr(session, node).map(Outcome::unchanged),
@@ -151,19 +218,23 @@ impl DataPlane {
             Call::Getxattr { node, name } => self.getxattr(session, node, &name).map(Outcome::unchanged),
             Call::Listxattr { node } => self.listxattr(session, node).map(Outcome::unchanged),
             Call::Statfs { node } => self.statfs(session, node).map(Outcome::unchanged),
-            Call::Setattr { node, caller, change } => self.setattr(session, node, caller, change),
+            Call::Setattr { node, caller, change } => self.setattr(session, node, caller, change, origin),
             Call::Make { parent, name, caller, mode, what } => {
-                self.make(session, parent, name, caller, mode, &what)
+                self.make(session, parent, name, caller, mode, &what, origin)
             }
-            Call::Create { parent, name, caller, mode } => self.create(session, parent, name, caller, mode),
-            Call::Link { node, parent, name } => self.link(session, node, parent, name),
-            Call::Unlink { parent, name } => self.unlink(session, parent, name),
-            Call::Rmdir { parent, name } => self.rmdir(session, parent, name),
+            Call::Create { parent, name, caller, mode } => {
+                self.create(session, parent, name, caller, mode, origin)
+            }
+            Call::Link { node, parent, name } => self.link(session, node, parent, name, origin),
+            Call::Unlink { parent, name } => self.unlink(session, parent, name, origin),
+            Call::Rmdir { parent, name } => self.rmdir(session, parent, name, origin),
             Call::Rename { parent, name, new_parent, new_name, mode } => {
-                self.rename(session, (parent, name), (new_parent, new_name), mode)
+                self.rename(session, (parent, name), (new_parent, new_name), mode, origin)
             }
-            Call::Setxattr { node, name, value, mode } => self.setxattr(session, node, &name, &value, mode),
-            Call::Removexattr { node, name } => self.removexattr(session, node, &name),
+            Call::Setxattr { node, name, value, mode } => {
+                self.setxattr(session, node, &name, &value, mode, origin)
+            }
+            Call::Removexattr { node, name } => self.removexattr(session, node, &name, origin),
             Call::Lease { node, write } => self.lease(session, node, write),
             Call::CloseWrite { node } => self.close_write(session, node),
             Call::Grow { node, size } => self.grow(session, node, size),
@@ -173,37 +244,42 @@ impl DataPlane {
     }
 
     /// Replies; a change that others may have copies of is acknowledged when those are gone.
-    fn reply(&self, session: &Arc<Session>, id: u64, outcome: Result<Outcome>) {
+    fn reply(&self, session: &Arc<Session>, link: &Arc<FrameSocket>, id: u64, outcome: Result<Outcome>) {
         match outcome {
             Err(error) => {
                 log_failure(session, &error);
-                session.reply(id, Err(error.refusal()), None);
+                session.reply(link, id, Err(error.refusal()), None);
             }
             Ok(Outcome { answer, descriptor, touched, .. }) if touched.is_empty() => {
-                session.reply(id, Ok(answer), descriptor);
+                session.reply(link, id, Ok(answer), descriptor);
             }
             Ok(Outcome { answer, descriptor, touched, slot, tenant }) => {
-                let author = session.clone();
-                let done = Box::new(move || author.reply(id, Ok(answer), descriptor));
+                let (author, link) = (session.clone(), link.clone());
+                let done = Box::new(move || author.reply(&link, id, Ok(answer), descriptor));
                 self.hub.invalidate((session.id, slot), tenant, &touched, done);
             }
         }
     }
 
     /// Durability takes a while: it is awaited elsewhere, and other requests go on.
-    fn sync_then_reply(&self, session: &Arc<Session>, id: u64, node: address_map::ids::NodeId) {
+    fn sync_then_reply(&self, session: &Arc<Session>, link: &Arc<FrameSocket>, id: u64, node: NodeId) {
         match self.prepare_sync(session, node) {
             Err(error) => {
                 log_failure(session, &error);
-                session.reply(id, Err(error.refusal()), None);
+                session.reply(link, id, Err(error.refusal()), None);
             }
             Ok(()) => {
-                let session = session.clone();
+                let (session, link) = (session.clone(), link.clone());
                 self.committer.when_durable(move |durable| {
                     if let Err(error) = &durable {
                         log_failure(&session, error);
                     }
-                    session.reply(id, durable.map(|()| Answer::Done).map_err(|error| error.refusal()), None);
+                    session.reply(
+                        &link,
+                        id,
+                        durable.map(|()| Answer::Done).map_err(|error| error.refusal()),
+                        None,
+                    );
                 });
             }
         }

@@ -8,7 +8,7 @@ use address_map::attr::{AttrChange, Caller};
 use address_map::clock::SystemClock;
 use address_map::engine::{Committer, MemoryEngine};
 use address_map::error::Refusal;
-use address_map::ids::{Ino, NodeId, PoolId, ShardId, ShareId, Slot, TenantId};
+use address_map::ids::{Ino, MountEpoch, NodeId, PoolId, ShardId, ShareId, Slot, TenantId};
 use address_map::map::AddressMap;
 use address_map::name::{LogicalPath, Name};
 use address_map::record::{Quota, Rights};
@@ -18,7 +18,7 @@ use address_map::wire::{
     Stale, ToController, ToVmds,
 };
 
-use super::{DataPlane, Passthrough, Session};
+use super::{DataPlane, MountControl, Session};
 use crate::map_service::PlaneServices;
 use crate::pool::Pools;
 use crate::resource::{PoolSpec, PosixSpec};
@@ -28,13 +28,14 @@ const ALICE: TenantId = TenantId(1);
 const BOB: TenantId = TenantId(2);
 const CALLER: Caller = Caller { uid: 1000, gid: 1000 };
 
-struct NoPassthrough;
+struct NoControl;
 
-impl Passthrough for NoPassthrough {
+impl MountControl for NoControl {
     fn register(&self, _: BorrowedFd<'_>) -> Option<u32> {
         None
     }
     fn unregister(&self, _: u32) {}
+    fn replace_vmds(&self) {}
 }
 
 struct World {
@@ -70,7 +71,10 @@ impl World {
 
     fn connect(&self, tenant: TenantId) -> Vmds {
         let options = SessionOptions { ttl_ms: 1000, cache_entries: 10, leases_max: 10, metered: false };
-        let session = self.plane.begin_session(tenant, "somebody", options, Arc::new(NoPassthrough)).unwrap();
+        let session = self
+            .plane
+            .begin_session(tenant, "somebody", options, MountEpoch(u64::from(tenant.0)), Arc::new(NoControl))
+            .unwrap();
         let (ours, theirs) = FrameSocket::pair().unwrap();
         let (plane, serving) = (self.plane.clone(), session.clone());
         std::thread::spawn(move || plane.serve(&serving, ours, 1));

@@ -17,10 +17,10 @@ use parking_lot::Mutex;
 mod step;
 
 use step::{Closer, Waiter};
-pub(crate) use step::{Granted, Step, Steps, Want};
+pub(crate) use step::{Denied, Granted, Step, Steps, Want};
 
 use super::fd::Held;
-use crate::fs::error::Errno;
+use crate::link::Holding;
 
 /// Most requests that wait for the lease of one inode.
 const WAITING_MAX: usize = 4096;
@@ -137,7 +137,7 @@ impl Leases {
         &self,
         node: NodeId,
         want: Want,
-        done: impl FnOnce(Result<Granted, Errno>) + Send + 'static,
+        done: impl FnOnce(Result<Granted, Denied>) + Send + 'static,
     ) -> Steps {
         let mut table = self.0.lock();
         let passthrough = table.passthrough;
@@ -265,6 +265,18 @@ impl Leases {
         table.settle(node)
     }
 
+    /// Every lease there is.
+    pub(crate) fn holdings(&self) -> Vec<Holding> {
+        let table = self.0.lock();
+        let held = table.entries.iter().filter_map(|(node, entry)| Some((node, entry, entry.held.as_ref()?)));
+        held.map(|(node, entry, held)| Holding {
+            node: *node,
+            write: entry.marked,
+            backing: entry.backing.or(held.lease.backing),
+        })
+        .collect()
+    }
+
     /// Everything seen through a slot has been recalled: closes its descriptors and names the inodes concerned.
     pub(crate) fn recall(&self, slot: Slot) -> (Vec<NodeId>, Steps) {
         let mut table = self.0.lock();
@@ -334,7 +346,7 @@ impl Table {
         steps.extend(std::mem::take(&mut entry.closers).into_iter().map(Step::Released));
         if !unsatisfied.is_empty() {
             if full && entry.held.is_none() {
-                let refuse = |(_, done)| Step::Answer(done, Err(Errno::TOO_MANY_FILES));
+                let refuse = |(_, done)| Step::Answer(done, Err(Denied::TooManyFiles));
                 steps.extend(unsatisfied.into_iter().map(refuse));
             } else {
                 let write = unsatisfied.iter().any(|(want, _)| want.write());

@@ -8,6 +8,7 @@ use address_map::wire::Call;
 
 use super::error::Errno;
 use super::{Done, Fs, Known, Shown};
+use crate::link::KernelRequest;
 
 impl Fs {
     /// Attributes of an inode.
@@ -40,6 +41,7 @@ impl Fs {
     /// Changes attributes. A change of size cuts or extends the backing file before it is answered.
     pub(crate) fn setattr(
         self: &Arc<Self>,
+        request: KernelRequest,
         node: NodeId,
         caller: Caller,
         change: AttrChange,
@@ -51,7 +53,7 @@ impl Fs {
         let fs = Arc::clone(self);
         let stamp = self.cache.stamp();
         let call = Call::Setattr { node, caller, change };
-        self.ask(call, super::accept_attr, move |attr| {
+        self.ask_change(request, call, super::accept_attr, move |attr| {
             if change.size.is_some()
                 && let Some(held) = fs.leases.held(node)
             {

@@ -5,6 +5,8 @@ use std::ffi::c_int;
 use address_map::error::Refusal;
 use address_map::name::NameError;
 
+use crate::data::leases::Denied;
+
 /// An error number as the kernel takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Errno(c_int);
@@ -57,6 +59,15 @@ impl From<NameError> for Errno {
             NameError::Empty | NameError::Dots | NameError::BadByte | NameError::NotAbsolute => {
                 Refusal::Invalid.into()
             }
+        }
+    }
+}
+
+impl From<Denied> for Errno {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Refused(refusal) => refusal.into(),
+            Denied::TooManyFiles => Errno::TOO_MANY_FILES,
         }
     }
 }

@@ -8,15 +8,26 @@ use address_map::name::Name;
 use address_map::wire::Call;
 
 use super::{Done, Fs, Shown};
+use crate::link::KernelRequest;
 
 impl Fs {
     /// Gives an inode another name, within one tree.
-    pub(crate) fn link(self: &Arc<Self>, node: NodeId, parent: NodeId, name: &[u8], done: impl Done<Shown>) {
+    pub(crate) fn link(
+        self: &Arc<Self>,
+        request: KernelRequest,
+        node: NodeId,
+        parent: NodeId,
+        name: &[u8],
+        done: impl Done<Shown>,
+    ) {
         if node.slot() != parent.slot() {
             return done(Err(Refusal::CrossesShare.into()));
         }
         match Name::new(name) {
-            Ok(name) => self.ask_made(Call::Link { node, parent, name: name.clone() }, parent, name, done),
+            Ok(name) => {
+                let call = Call::Link { node, parent, name: name.clone() };
+                self.ask_made(request, call, parent, name, done);
+            }
             Err(error) => done(Err(error.into())),
         }
     }

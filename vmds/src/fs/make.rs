@@ -10,6 +10,7 @@ use address_map::wire::{Answer, Call, Make};
 use super::error::Errno;
 use super::{Done, Fs, Opened, Shown, unexpected};
 use crate::data::fd::Held;
+use crate::link::KernelRequest;
 
 /// A file that was made and opened.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ impl Fs {
     /// Makes anything but an open file.
     pub(crate) fn make(
         self: &Arc<Self>,
+        request: KernelRequest,
         parent: NodeId,
         name: &[u8],
         caller: Caller,
@@ -34,21 +36,28 @@ impl Fs {
         match Name::new(name) {
             Ok(name) => {
                 let call = Call::Make { parent, name: name.clone(), caller, mode, what };
-                self.ask_made(call, parent, name, done);
+                self.ask_made(request, call, parent, name, done);
             }
             Err(error) => done(Err(error.into())),
         }
     }
 
     /// Sends a call that is answered by [`Answer::Made`].
-    pub(super) fn ask_made(self: &Arc<Self>, call: Call, parent: NodeId, name: Name, done: impl Done<Shown>) {
+    pub(super) fn ask_made(
+        self: &Arc<Self>,
+        request: KernelRequest,
+        call: Call,
+        parent: NodeId,
+        name: Name,
+        done: impl Done<Shown>,
+    ) {
         let fs = Arc::clone(self);
         let stamp = self.cache.stamp();
         let accept = |answer| match answer {
             Answer::Made { target, parent } => Some((target, parent)),
             _ => None,
         };
-        self.ask(call, accept, move |made| {
+        self.ask_change(request, call, accept, move |made| {
             done(match made {
                 Ok((target, parent_attr)) => {
                     let kept = fs.cache.change(stamp, |facts| {
@@ -67,6 +76,7 @@ impl Fs {
     /// Makes a regular file and opens it.
     pub(crate) fn create(
         self: &Arc<Self>,
+        request: KernelRequest,
         parent: NodeId,
         name: &[u8],
         caller: Caller,
@@ -84,7 +94,7 @@ impl Fs {
         let fs = Arc::clone(self);
         let stamp = self.cache.stamp();
         let call = Call::Create { parent, name: name.clone(), caller, mode };
-        self.link.call(call, move |outcome| {
+        self.link.change(request, call, move |outcome| {
             let refusal = match outcome {
                 Ok((Answer::Created { file, parent: parent_attr, lease }, Some(fd))) => {
                     let kept = fs.cache.change(stamp, |facts| {

@@ -37,11 +37,11 @@ pub(crate) use space::{Place, Seek};
 pub(crate) use xattr::AttrBytes;
 
 use crate::data::fd::Held;
-use crate::data::leases::{Granted, Leases, Step, Steps, Want};
+use crate::data::leases::{Denied, Granted, Leases, Step, Steps, Want};
 use crate::data::pool::IoPool;
-use crate::fuse::notices::Notices;
-use crate::link::{Link, Outcome};
+use crate::link::{KernelRequest, Link, Outcome};
 use crate::namespace::{Facts, Namespace};
+use crate::notices::Notices;
 use error::Errno;
 
 /// A continuation that takes the result of an operation.
@@ -147,8 +147,29 @@ impl Fs {
         });
     }
 
+    /// Has the controller change something; as [`Fs::ask`] otherwise.
+    fn ask_change<T>(
+        &self,
+        request: KernelRequest,
+        call: Call,
+        accept: impl FnOnce(Answer) -> Option<T> + Send + 'static,
+        done: impl FnOnce(Result<T, Refusal>) + Send + 'static,
+    ) {
+        self.link.change(request, call, move |outcome| {
+            done(match outcome {
+                Ok((answer, _)) => accept(answer).ok_or_else(unexpected),
+                Err(refusal) => Err(refusal),
+            });
+        });
+    }
+
     /// Gets the lease of `node` for a request.
-    fn with_lease(self: &Arc<Self>, node: NodeId, want: Want, done: impl Done<Granted>) {
+    fn with_lease(
+        self: &Arc<Self>,
+        node: NodeId,
+        want: Want,
+        done: impl FnOnce(Result<Granted, Denied>) + Send + 'static,
+    ) {
         let steps = self.leases.want(node, want, done);
         self.drive(steps);
     }
@@ -158,8 +179,8 @@ impl Fs {
         self.with_lease(node, Want::Use { write }, move |granted| {
             done(match granted {
                 Ok(granted) => Ok(granted.held),
-                Err(errno) if errno == Refusal::NotFound.into() => Err(Refusal::Io.into()),
-                Err(errno) => Err(errno),
+                Err(Denied::Refused(Refusal::NotFound)) => Err(Refusal::Io.into()),
+                Err(denied) => Err(denied.into()),
             });
         });
     }

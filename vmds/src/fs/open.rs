@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use address_map::ids::NodeId;
 
+use super::error::Errno;
 use super::{Done, Fs};
 use crate::data::leases::{Granted, Want};
 
@@ -45,7 +46,7 @@ impl Fs {
     pub(crate) fn open(self: &Arc<Self>, node: NodeId, write: bool, done: impl Done<Opened>) {
         let fs = Arc::clone(self);
         self.with_lease(node, Want::Open { write }, move |granted| {
-            done(granted.map(|granted| fs.opened(node, write, &granted)));
+            done(granted.map(|granted| fs.opened(node, write, &granted)).map_err(Errno::from));
         });
     }
 

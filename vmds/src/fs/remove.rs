@@ -8,21 +8,35 @@ use address_map::name::Name;
 use address_map::wire::{Answer, Call, NodeAttr};
 
 use super::{Done, Fs};
+use crate::link::KernelRequest;
 use crate::namespace::Facts;
 
 impl Fs {
     /// Removes a name of anything but a directory.
-    pub(crate) fn unlink(self: &Arc<Self>, parent: NodeId, name: &[u8], done: impl Done<()>) {
-        self.remove(parent, name, |parent, name| Call::Unlink { parent, name }, done);
+    pub(crate) fn unlink(
+        self: &Arc<Self>,
+        request: KernelRequest,
+        parent: NodeId,
+        name: &[u8],
+        done: impl Done<()>,
+    ) {
+        self.remove(request, parent, name, |parent, name| Call::Unlink { parent, name }, done);
     }
 
     /// Removes an empty directory.
-    pub(crate) fn rmdir(self: &Arc<Self>, parent: NodeId, name: &[u8], done: impl Done<()>) {
-        self.remove(parent, name, |parent, name| Call::Rmdir { parent, name }, done);
+    pub(crate) fn rmdir(
+        self: &Arc<Self>,
+        request: KernelRequest,
+        parent: NodeId,
+        name: &[u8],
+        done: impl Done<()>,
+    ) {
+        self.remove(request, parent, name, |parent, name| Call::Rmdir { parent, name }, done);
     }
 
     fn remove(
         self: &Arc<Self>,
+        request: KernelRequest,
         parent: NodeId,
         name: &[u8],
         call: impl FnOnce(NodeId, Name) -> Call,
@@ -39,7 +53,7 @@ impl Fs {
             Answer::Removed { target, parent } => Some((target, parent)),
             _ => None,
         };
-        self.ask(call(parent, name.clone()), accept, move |removed| match removed {
+        self.ask_change(request, call(parent, name.clone()), accept, move |removed| match removed {
             Ok((target, parent_attr)) => {
                 fs.cache.change(stamp, |facts| {
                     fs.left(facts, target);

@@ -8,11 +8,13 @@ use address_map::name::Name;
 use address_map::wire::{Answer, Call, RenameMode};
 
 use super::{Done, Fs};
+use crate::link::KernelRequest;
 
 impl Fs {
     /// Moves a name, within one tree.
     pub(crate) fn rename(
         self: &Arc<Self>,
+        request: KernelRequest,
         (parent, name): (NodeId, &[u8]),
         (new_parent, new_name): (NodeId, &[u8]),
         mode: RenameMode,
@@ -35,7 +37,7 @@ impl Fs {
             Answer::Renamed { moved, other, parent, new_parent } => Some((moved, other, parent, new_parent)),
             _ => None,
         };
-        self.ask(call, accept, move |renamed| match renamed {
+        self.ask_change(request, call, accept, move |renamed| match renamed {
             Ok((moved, other, parent_attr, new_parent_attr)) => {
                 let exchanged = other.filter(|_| mode == RenameMode::Exchange);
                 let replaced = other.filter(|_| mode != RenameMode::Exchange);

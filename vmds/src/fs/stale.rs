@@ -7,10 +7,15 @@ use address_map::wire::Stale;
 
 use super::Fs;
 use crate::data::leases::{Step, Steps};
-use crate::fuse::notices::{Fence, Notice};
-use crate::link::Event;
+use crate::link::{Event, Holding};
+use crate::notices::{Fence, Notice};
 
 impl Fs {
+    /// The leases held, for a controller that does not know of them.
+    pub(crate) fn holdings(&self) -> Vec<Holding> {
+        self.leases.holdings()
+    }
+
     /// Forgets what `event` names, and sees to it that the kernel does.
     pub(crate) fn on_event(self: &Arc<Self>, event: Event) {
         match event {

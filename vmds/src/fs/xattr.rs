@@ -11,6 +11,7 @@ use address_map::wire::{Call, XattrMode};
 
 use super::error::Errno;
 use super::{Done, Fs};
+use crate::link::KernelRequest;
 
 /// What the kernel asks for before writes and executions.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -88,6 +89,7 @@ impl Fs {
     /// Sets an attribute.
     pub(crate) fn setxattr(
         self: &Arc<Self>,
+        request: KernelRequest,
         node: NodeId,
         name: &[u8],
         value: &[u8],
@@ -98,21 +100,34 @@ impl Fs {
             return done(Err(Refusal::AttributeTooLarge.into()));
         }
         let call = Call::Setxattr { node, name: name.to_vec(), value: value.to_vec(), mode };
-        self.change_xattr(node, name, call, done);
+        self.change_xattr(request, node, name, call, done);
     }
 
     /// Removes an attribute.
-    pub(crate) fn removexattr(self: &Arc<Self>, node: NodeId, name: &[u8], done: impl Done<()>) {
-        self.change_xattr(node, name, Call::Removexattr { node, name: name.to_vec() }, done);
+    pub(crate) fn removexattr(
+        self: &Arc<Self>,
+        request: KernelRequest,
+        node: NodeId,
+        name: &[u8],
+        done: impl Done<()>,
+    ) {
+        self.change_xattr(request, node, name, Call::Removexattr { node, name: name.to_vec() }, done);
     }
 
-    fn change_xattr(self: &Arc<Self>, node: NodeId, name: &[u8], call: Call, done: impl Done<()>) {
+    fn change_xattr(
+        self: &Arc<Self>,
+        request: KernelRequest,
+        node: NodeId,
+        name: &[u8],
+        call: Call,
+        done: impl Done<()>,
+    ) {
         if let Err(refusal) = check_name(name) {
             return done(Err(refusal.into()));
         }
         let fs = Arc::clone(self);
         let stamp = self.cache.stamp();
-        self.ask(call, super::accept_attr, move |attr| {
+        self.ask_change(request, call, super::accept_attr, move |attr| {
             done(match attr {
                 Ok(attr) => {
                     fs.cache.change(stamp, |facts| {

@@ -11,7 +11,7 @@ use fuser::Notifier;
 use tracing::debug;
 
 use super::convert::ino;
-use super::notices::Kernel;
+use crate::notices::Kernel;
 
 /// `FUSE_NOTIFY_RESEND`: send again what a process before this one has read and not answered (Linux 6.9).
 const RESEND: i32 = 7;

@@ -3,7 +3,6 @@
 mod backing;
 mod convert;
 mod kernel;
-pub(crate) mod notices;
 mod reply;
 mod session;
 
@@ -25,6 +24,7 @@ use fuser::{
 use tracing::trace;
 
 use crate::fs::{Fs, Handle, Place, Seek};
+use crate::link::KernelRequest;
 use convert::{caller, errno, node};
 use session::Agreed;
 pub(crate) use session::serve;
@@ -37,6 +37,10 @@ struct Mount {
 
 fn note(op: &'static str, request: &Request, on: INodeNo) {
     trace!(op, ino = on.0, request = request.unique().0, "request");
+}
+
+fn number(request: &Request) -> KernelRequest {
+    KernelRequest(request.unique().0)
 }
 
 impl Filesystem for Mount {
@@ -90,7 +94,7 @@ impl Filesystem for Mount {
             atime: atime.map(convert::set_time),
             mtime: mtime.map(convert::set_time),
         };
-        self.fs.setattr(node(of), caller(request), change, reply::attr(reply));
+        self.fs.setattr(number(request), node(of), caller(request), change, reply::attr(reply));
     }
 
     fn readlink(&self, request: &Request, of: INodeNo, reply: ReplyData) {
@@ -114,7 +118,15 @@ impl Filesystem for Mount {
         note("mknod", request, parent);
         let Some(what) = convert::make(mode, rdev) else { return reply.error(fuser::Errno::EINVAL) };
         let mode = convert::permissions(mode & !umask);
-        self.fs.make(node(parent), name.as_bytes(), caller(request), mode, what, reply::entry(reply));
+        self.fs.make(
+            number(request),
+            node(parent),
+            name.as_bytes(),
+            caller(request),
+            mode,
+            what,
+            reply::entry(reply),
+        );
     }
 
     fn mkdir(
@@ -129,28 +141,44 @@ impl Filesystem for Mount {
         note("mkdir", request, parent);
         let mode = convert::permissions(mode & !umask);
         let name = name.as_bytes();
-        self.fs.make(node(parent), name, caller(request), mode, Make::Directory, reply::entry(reply));
+        self.fs.make(
+            number(request),
+            node(parent),
+            name,
+            caller(request),
+            mode,
+            Make::Directory,
+            reply::entry(reply),
+        );
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         note("symlink", request, parent);
         let what = Make::Symlink(target.as_os_str().as_bytes().to_vec());
-        self.fs.make(node(parent), name.as_bytes(), caller(request), 0o777, what, reply::entry(reply));
+        self.fs.make(
+            number(request),
+            node(parent),
+            name.as_bytes(),
+            caller(request),
+            0o777,
+            what,
+            reply::entry(reply),
+        );
     }
 
     fn link(&self, request: &Request, of: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         note("link", request, of);
-        self.fs.link(node(of), node(parent), name.as_bytes(), reply::entry(reply));
+        self.fs.link(number(request), node(of), node(parent), name.as_bytes(), reply::entry(reply));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         note("unlink", request, parent);
-        self.fs.unlink(node(parent), name.as_bytes(), reply::empty(reply));
+        self.fs.unlink(number(request), node(parent), name.as_bytes(), reply::empty(reply));
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         note("rmdir", request, parent);
-        self.fs.rmdir(node(parent), name.as_bytes(), reply::empty(reply));
+        self.fs.rmdir(number(request), node(parent), name.as_bytes(), reply::empty(reply));
     }
 
     fn rename(
@@ -167,7 +195,7 @@ impl Filesystem for Mount {
         let Some(mode) = convert::rename_mode(flags) else { return reply.error(fuser::Errno::EINVAL) };
         let from = (node(parent), name.as_bytes());
         let to = (node(new_parent), new_name.as_bytes());
-        self.fs.rename(from, to, mode, reply::empty(reply));
+        self.fs.rename(number(request), from, to, mode, reply::empty(reply));
     }
 
     fn create(
@@ -183,7 +211,15 @@ impl Filesystem for Mount {
         note("create", request, parent);
         let mode = convert::permissions(mode & !umask);
         let (name, write) = (name.as_bytes(), convert::writes(flags));
-        self.fs.create(node(parent), name, caller(request), mode, write, reply::create(reply));
+        self.fs.create(
+            number(request),
+            node(parent),
+            name,
+            caller(request),
+            mode,
+            write,
+            reply::create(reply),
+        );
     }
 
     fn open(&self, request: &Request, of: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -318,7 +354,7 @@ impl Filesystem for Mount {
     ) {
         note("setxattr", request, of);
         let Some(mode) = convert::xattr_mode(flags) else { return reply.error(fuser::Errno::EINVAL) };
-        self.fs.setxattr(node(of), name.as_bytes(), value, mode, reply::empty(reply));
+        self.fs.setxattr(number(request), node(of), name.as_bytes(), value, mode, reply::empty(reply));
     }
 
     fn getxattr(&self, request: &Request, of: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -333,7 +369,7 @@ impl Filesystem for Mount {
 
     fn removexattr(&self, request: &Request, of: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         note("removexattr", request, of);
-        self.fs.removexattr(node(of), name.as_bytes(), reply::empty(reply));
+        self.fs.removexattr(number(request), node(of), name.as_bytes(), reply::empty(reply));
     }
 
     fn access(&self, request: &Request, of: INodeNo, _mask: fuser::AccessFlags, reply: ReplyEmpty) {

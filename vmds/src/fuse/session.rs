@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use super::Mount;
 use super::kernel::{MountedKernel, ask_for_unanswered};
-use super::notices::Notices;
 use crate::descriptors::replace;
 use crate::fs::Fs;
+use crate::notices::Notices;
 
 /// Longest time the kernel's first message may take to arrive from the agent.
 const GREETING: Duration = Duration::from_secs(10);
@@ -81,6 +81,14 @@ fn await_greeting(handshake: &OwnedFd) -> io::Result<()> {
     }
 }
 
+/// Waits until the agent says to begin: until then another process may be serving the mount.
+fn await_word(handshake: impl AsFd) -> io::Result<()> {
+    match rustix::io::retry_on_intr(|| rustix::io::read(&handshake, &mut [0; 1]))? {
+        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the agent ended before it said to begin")),
+        _ => Ok(()),
+    }
+}
+
 /// Serves the mount behind `device` until it is unmounted. The handshake is done on `handshake`, where the kernel's
 /// first message waits; `resend` says that another process has served the mount before.
 pub(crate) fn serve(
@@ -96,6 +104,7 @@ pub(crate) fn serve(
     await_greeting(&handshake)?;
     let session =
         Session::from_fd(Mount { fs, agreed: Agreed::default() }, handshake, SessionACL::All, config)?;
+    await_word(session.as_fd())?;
     replace(session.as_fd(), &device)?;
     notices.start(Arc::new(MountedKernel::new(session.notifier(), device)))?;
     if resend && let Err(error) = ask_for_unanswered(session.as_fd()) {

@@ -7,7 +7,7 @@ use crate::testing::FakeController;
 
 fn calls(link: &Arc<Link>) -> (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>) {
     let receiving = Arc::clone(link);
-    std::thread::spawn(move || receiving.receive(|_| {}));
+    std::thread::spawn(move || receiving.receive(|_| {}, Vec::new));
     mpsc::channel()
 }
 
@@ -122,9 +122,60 @@ fn when_the_controller_goes_all_calls_fail() {
 fn a_refused_session_says_why() {
     let (near, far) = FrameSocket::pair().unwrap();
     far.send(&ToVmds::Refused { reason: "too old".into() }, None).unwrap();
-    let error = Link::open(near, LinkLimits::default()).err().unwrap();
+    let error = Link::open(near, None, LinkLimits::default()).err().unwrap();
     assert!(matches!(&error, LinkError::Refused(reason) if reason == "too old"), "{error:?}");
     let (near, _far) = FrameSocket::pair().unwrap();
     let limits = LinkLimits { opening: Duration::from_millis(20), ..LinkLimits::default() };
-    assert!(matches!(Link::open(near, limits).err().unwrap(), LinkError::Socket(SocketError::Io(_))));
+    assert!(matches!(Link::open(near, None, limits).err().unwrap(), LinkError::Socket(SocketError::Io(_))));
+}
+
+#[test]
+fn what_a_controller_did_not_answer_is_asked_of_the_next_one() {
+    let (near, first) = FrameSocket::pair().unwrap();
+    let (outside, door) = FrameSocket::pair().unwrap();
+    let welcome = |socket: &FrameSocket| {
+        let welcome = Welcome {
+            protocol: PROTOCOL_MAX,
+            tenant: "t".into(),
+            generation: 1,
+            options: FakeController::options(),
+        };
+        assert!(matches!(socket.receive(&mut Vec::new()).unwrap().unwrap().0, ToController::Hello(_)));
+        socket.send(&ToVmds::Welcome(welcome), None).unwrap();
+    };
+    let link = std::thread::scope(|scope| {
+        scope.spawn(|| welcome(&first));
+        Arc::new(Link::open(near, Some(door), LinkLimits::default()).unwrap().0)
+    });
+    let receiving = Arc::clone(&link);
+    let holding = Holding { node: NodeId(5), write: true, backing: Some(7) };
+    std::thread::spawn(move || receiving.receive(|_| {}, || vec![holding]));
+    let (done, ended) = mpsc::channel();
+    let mkdir =
+        |name: &[u8]| Call::Rmdir { parent: NodeId::ROOT, name: address_map::name::Name::new(name).unwrap() };
+    let sent = done.clone();
+    link.change(KernelRequest(8), mkdir(b"sent"), move |outcome| sent.send(outcome).unwrap());
+    let next = |socket: &FrameSocket| socket.receive::<ToController>(&mut Vec::new()).unwrap().unwrap().0;
+    let ToController::Change { origin, .. } = next(&first) else { panic!("a change") };
+    assert_eq!((origin.unique, origin.repeated), (8, false));
+    first.shutdown();
+    while link.calls.lock().socket.is_some() {
+        std::thread::yield_now();
+    }
+    link.change(KernelRequest(1 << 63 | 9), mkdir(b"unsent"), move |outcome| done.send(outcome).unwrap());
+
+    let (second, theirs) = FrameSocket::pair().unwrap();
+    outside.send(&AtDoor::Controller, Some(std::os::fd::AsFd::as_fd(&theirs))).unwrap();
+    welcome(&second);
+    assert_eq!(next(&second), ToController::Held { node: NodeId(5), write: true, backing: Some(7) });
+    assert_eq!(next(&second), ToController::Resumed);
+    let mut places = Vec::new();
+    for unique in [8, 9] {
+        let ToController::Change { id, origin, .. } = next(&second) else { panic!("a change") };
+        assert_eq!((origin.unique, origin.repeated), (unique, true));
+        places.push(origin.place);
+        second.send(&ToVmds::Reply { id, result: Ok(Answer::Done) }, None).unwrap();
+        assert!(ended.recv().unwrap().is_ok());
+    }
+    assert_ne!(places[0], places[1]);
 }

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use address_map::wire::{FrameSocket, PROTOCOL_MAX, SessionOptions, Stale, ToController, ToVmds, Welcome};
+use address_map::wire::{
+    AtDoor, FrameSocket, PROTOCOL_MAX, SessionOptions, Stale, ToController, ToVmds, Welcome,
+};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -30,6 +32,7 @@ pub(crate) struct Mounted {
     generation: u32,
     vmds: Option<Child>,
     control: Option<Arc<FrameSocket>>,
+    door: Option<FrameSocket>,
     forgotten: Option<mpsc::Receiver<u64>>,
     /// Dropped when the test is over, which ends the watchdog.
     over: Option<mpsc::Sender<()>>,
@@ -74,6 +77,7 @@ impl Mounted {
             generation: 0,
             vmds: None,
             control: None,
+            door: None,
             forgotten: None,
             over: Some(over),
         };
@@ -93,19 +97,38 @@ impl Mounted {
         let (handshake, inherited) = pair.unwrap();
         rustix::net::send(&handshake, &self.init, SendFlags::empty()).unwrap();
         let (control, inherited_control) = FrameSocket::pair().unwrap();
-        let control = Arc::new(control);
-        let mappings =
-            [self.device.as_fd().try_clone_to_owned().unwrap(), inherited, inherited_control.into()]
-                .into_iter()
-                .zip(3..)
-                .map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd })
-                .collect();
+        let (outside, door) = FrameSocket::pair().unwrap();
+        let device = self.device.as_fd().try_clone_to_owned().unwrap();
+        let kept = outside.as_fd().try_clone_to_owned().unwrap();
+        let mappings = [device, inherited, inherited_control.into(), door.into(), kept]
+            .into_iter()
+            .zip(3..)
+            .map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd })
+            .collect();
+        self.door = Some(outside);
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmds"));
         command.args(["--log", &std::env::var("VMDS_TEST_LOG").unwrap_or("warn".into())]);
         command.env_clear().fd_mappings(mappings).unwrap();
         self.vmds = Some(command.spawn().unwrap());
         drop(command);
 
+        self.talk(control);
+        let mut reply = vec![0; 4096];
+        let (length, _) = rustix::net::recv(&handshake, &mut reply, RecvFlags::empty()).unwrap();
+        reply.truncate(length);
+        match &self.init_reply {
+            None => {
+                rustix::io::write(&*self.device, &reply).unwrap();
+                self.init_reply = Some(reply);
+            }
+            Some(first) => assert_eq!(first, &reply, "every generation answers INIT alike"),
+        }
+        rustix::net::send(&handshake, &[1], SendFlags::empty()).unwrap();
+    }
+
+    /// Answers on a link, until it is closed.
+    fn talk(&mut self, control: FrameSocket) {
+        let control = Arc::new(control);
         let (forgot, forgotten) = mpsc::channel();
         let (tree, socket) = (Arc::clone(&self.tree), Arc::clone(&control));
         let welcome = Welcome {
@@ -117,17 +140,18 @@ impl Mounted {
         thread::spawn(move || serve(&socket, &tree, welcome, &forgot));
         self.control = Some(control);
         self.forgotten = Some(forgotten);
+    }
 
-        let mut reply = vec![0; 4096];
-        let (length, _) = rustix::net::recv(&handshake, &mut reply, RecvFlags::empty()).unwrap();
-        reply.truncate(length);
-        match &self.init_reply {
-            None => {
-                rustix::io::write(&*self.device, &reply).unwrap();
-                self.init_reply = Some(reply);
-            }
-            Some(first) => assert_eq!(first, &reply, "every generation answers INIT alike"),
-        }
+    /// The controller goes away.
+    pub(crate) fn lose_controller(&mut self) {
+        self.control.take().unwrap().shutdown();
+    }
+
+    /// Another controller comes to the door.
+    pub(crate) fn find_controller(&mut self) {
+        let (control, theirs) = FrameSocket::pair().unwrap();
+        self.talk(control);
+        self.door.as_ref().unwrap().send(&AtDoor::Controller, Some(theirs.as_fd())).unwrap();
     }
 
     /// Kills the VMDS at once and starts the next.
@@ -147,12 +171,6 @@ impl Mounted {
     /// How often the VMDS has asked for `kind`.
     pub(crate) fn calls(&self, kind: &str) -> usize {
         self.tree.lock().unwrap().calls.get(kind).copied().unwrap_or(0)
-    }
-
-    /// Closes the control socket; the VMDS ends by itself.
-    pub(crate) fn hang_up(&mut self) -> std::process::ExitStatus {
-        self.control.take().unwrap().shutdown();
-        self.vmds.take().unwrap().wait().unwrap()
     }
 
     /// Unmounts; the VMDS ends by itself.
@@ -183,7 +201,7 @@ fn serve(socket: &FrameSocket, tree: &Mutex<Tree>, welcome: Welcome, forgotten: 
             ToController::Hello(_) => {
                 let _ = socket.send(&ToVmds::Welcome(welcome.clone()), None);
             }
-            ToController::Request { id, call } => {
+            ToController::Request { id, call } | ToController::Change { id, call, .. } => {
                 let (result, descriptor) = match tree.lock().unwrap().answer(call) {
                     Ok((answer, descriptor)) => (Ok(answer), descriptor),
                     Err(refusal) => (Err(refusal), None),
@@ -197,6 +215,9 @@ fn serve(socket: &FrameSocket, tree: &Mutex<Tree>, welcome: Welcome, forgotten: 
             ToController::LeaseDropped { .. } => {
                 *tree.lock().unwrap().calls.entry("LeaseDropped".into()).or_default() += 1;
             }
+            ToController::Held { .. } => *tree.lock().unwrap().calls.entry("Held".into()).or_default() += 1,
+            // Nothing is kept here that these would change.
+            ToController::Resumed | ToController::KernelForgot { .. } => {}
         }
     }
 }

@@ -225,10 +225,19 @@ fn a_crash_is_not_noticed_by_open_files() {
 }
 
 #[test]
-fn when_the_controller_goes_the_process_ends() {
+fn when_the_controller_goes_requests_wait_for_the_next_one() {
     if !can_mount() {
         return;
     }
     let mut mounted = Mounted::new(true, options());
-    assert_eq!(mounted.hang_up().code(), Some(1));
+    let open = fs::File::create(mounted.path().join("open")).unwrap();
+    mounted.lose_controller();
+    let path = mounted.path().join("later");
+    let waiting = std::thread::spawn(move || fs::create_dir(path));
+    mounted.find_controller();
+    waiting.join().unwrap().unwrap();
+    assert_eq!(mounted.calls("Held"), 1);
+    assert!(mounted.path().join("later").is_dir());
+    drop(open);
+    mounted.unmount();
 }

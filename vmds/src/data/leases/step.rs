@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use address_map::error::Refusal;
 use address_map::ids::NodeId;
+use thiserror::Error;
 
 use crate::data::fd::Held;
-use crate::fs::error::Errno;
 
 /// What a request wants of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,20 @@ pub(crate) struct Granted {
     pub(crate) backing: Option<u32>,
 }
 
-pub(crate) type Waiter = Box<dyn FnOnce(Result<Granted, Errno>) + Send>;
+/// Why a request gets no lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum Denied {
+    /// The controller refused, or did not answer.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// This process has no descriptor left for it.
+    #[error("too many open files")]
+    TooManyFiles,
+}
+
+/// What goes on with a request once its lease is decided.
+pub(crate) type Waiter = Box<dyn FnOnce(Result<Granted, Denied>) + Send>;
+/// What goes on when a handle is closed.
 pub(crate) type Closer = Box<dyn FnOnce() + Send>;
 
 /// What is to be done next, outside the lock of the table.
@@ -68,7 +82,7 @@ pub(crate) enum Step {
     /// Close a descriptor that has been replaced or recalled.
     Discard(Arc<Held>),
     /// Answer a request that waited.
-    Answer(Waiter, Result<Granted, Errno>),
+    Answer(Waiter, Result<Granted, Denied>),
     /// Answer a release that waited.
     Released(Closer),
 }

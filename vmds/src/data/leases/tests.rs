@@ -20,12 +20,12 @@ fn foreign() -> NodeId {
 struct Log(Arc<StdMutex<Vec<String>>>);
 
 impl Log {
-    fn waiter(&self, name: &str) -> impl FnOnce(Result<Granted, Errno>) + Send + 'static {
+    fn waiter(&self, name: &str) -> impl FnOnce(Result<Granted, Denied>) + Send + 'static {
         let (log, name) = (self.clone(), name.to_owned());
         move |granted| {
             let text = match granted {
                 Ok(granted) => format!("{name} {:?}", granted.backing),
-                Err(errno) => format!("{name} errno {}", errno.code()),
+                Err(denied) => format!("{name}: {denied}"),
             };
             log.0.lock().unwrap().push(text);
         }
@@ -101,11 +101,11 @@ fn a_refused_writer_does_not_stop_readers() {
     run(leases.want(OWN, WRITE, log.waiter("w")));
     run(leases.want(foreign(), READ, log.waiter("other")));
     run(leases.answered(OWN, Err(Refusal::Busy)));
-    assert_eq!(log.take(), [format!("first errno {}", libc::EBUSY)]);
+    assert_eq!(log.take(), [format!("first: {}", Refusal::Busy)]);
     run(leases.want(OWN, READ, log.waiter("r")));
     assert_eq!(run(leases.answered(OWN, Err(Refusal::ReadOnly))), ["ask 0:7 false"]);
     run(leases.answered(OWN, Ok(held_as(false, None))));
-    assert_eq!(log.take(), [format!("w errno {}", libc::EROFS), "r None".into()]);
+    assert_eq!(log.take(), [format!("w: {}", Refusal::ReadOnly), "r None".into()]);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn every_opening_of_a_foreign_file_is_asked_for_and_never_passed_through() {
     assert_eq!(run(leases.want(foreign(), READ, log.waiter("b"))), ["ask 2:7 false"]);
     run(leases.answered(foreign(), Err(Refusal::NotFound)));
     assert!(run(leases.want(foreign(), Want::Use { write: false }, log.waiter("use"))).is_empty());
-    assert_eq!(log.take(), ["a None".into(), format!("b errno {}", libc::ENOENT), "use None".into()]);
+    assert_eq!(log.take(), ["a None".into(), format!("b: {}", Refusal::NotFound), "use None".into()]);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn when_no_descriptor_is_left_an_open_fails() {
     log.take();
     assert!(!leases.has_room());
     assert!(run(leases.want(NodeId(14), READ, log.waiter("a"))).is_empty());
-    assert_eq!(log.take(), [format!("a errno {}", libc::ENFILE)]);
+    assert_eq!(log.take(), [format!("a: {}", Denied::TooManyFiles)]);
 }
 
 #[test]
@@ -193,11 +193,11 @@ fn a_recall_closes_and_what_was_granted_before_it_is_not_used() {
     assert!(leases.held(foreign()).is_none());
     assert_eq!(run(leases.answered(foreign(), Ok(held_as(false, None)))), ["ask 2:7 false"]);
     run(leases.answered(foreign(), Err(Refusal::NotFound)));
-    assert_eq!(log.take(), ["a None".into(), format!("b errno {}", libc::ENOENT)]);
+    assert_eq!(log.take(), ["a None".into(), format!("b: {}", Refusal::NotFound)]);
     // The open handle asks once more when it is used, and is refused.
     assert_eq!(run(leases.want(foreign(), Want::Use { write: true }, log.waiter("use"))), ["ask 2:7 true"]);
     run(leases.answered(foreign(), Err(Refusal::NotFound)));
-    assert_eq!(log.take(), [format!("use errno {}", libc::ENOENT)]);
+    assert_eq!(log.take(), [format!("use: {}", Refusal::NotFound)]);
     assert!(run(leases.release(foreign(), true, log.closer("-"))).is_empty());
     assert!(leases.0.lock().entries.is_empty());
 }

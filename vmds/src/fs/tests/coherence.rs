@@ -27,7 +27,8 @@ fn a_missing_name_is_remembered_until_it_is_made() {
     assert!(matches!(at_once(&lookup(&fs, ROOT, "a")), Ok(Looked::Absent { .. })));
 
     let caller = address_map::attr::Caller { uid: 1, gid: 2 };
-    let made = start(|done| fs.make(ROOT, b"a", caller, 0o755, address_map::wire::Make::Directory, done));
+    let made =
+        start(|done| fs.make(REQUEST, ROOT, b"a", caller, 0o755, address_map::wire::Make::Directory, done));
     let (id, _) = controller.next_call();
     let target = with_node(node(9), dir_attr());
     controller.answer(id, Answer::Made { target, parent: Attr { nlink: 3, ..dir_attr() } });
@@ -97,9 +98,10 @@ fn nothing_of_other_tenants_is_kept() {
         controller.refuse(id, Refusal::NotFound);
         assert_eq!(result.recv().unwrap().unwrap_err(), Refusal::NotFound.into());
     }
-    let rename = start(|done| fs.rename((ROOT, b"a"), (foreign(1), b"a"), RenameMode::Replace, done));
+    let rename =
+        start(|done| fs.rename(REQUEST, (ROOT, b"a"), (foreign(1), b"a"), RenameMode::Replace, done));
     assert_eq!(at_once(&rename).unwrap_err().code(), libc::EXDEV);
-    let link = start(|done| fs.link(node(5), foreign(1), b"a", done));
+    let link = start(|done| fs.link(REQUEST, node(5), foreign(1), b"a", done));
     assert_eq!(at_once(&link).unwrap_err().code(), libc::EXDEV);
 }
 
@@ -108,7 +110,7 @@ fn a_rename_moves_what_is_known() {
     let (fs, controller) = setup();
     let moved = with_node(node(7), file_attr(5));
     know(&fs, &controller, "a", moved);
-    let result = start(|done| fs.rename((ROOT, b"a"), (ROOT, b"b"), RenameMode::Replace, done));
+    let result = start(|done| fs.rename(REQUEST, (ROOT, b"a"), (ROOT, b"b"), RenameMode::Replace, done));
     let (id, _) = controller.next_call();
     let parents = (dir_attr(), dir_attr());
     controller.answer(id, Answer::Renamed { moved, other: None, parent: parents.0, new_parent: parents.1 });
@@ -119,7 +121,7 @@ fn a_rename_moves_what_is_known() {
 
     let other = with_node(node(8), file_attr(6));
     know(&fs, &controller, "c", other);
-    let result = start(|done| fs.rename((ROOT, b"b"), (ROOT, b"c"), RenameMode::Exchange, done));
+    let result = start(|done| fs.rename(REQUEST, (ROOT, b"b"), (ROOT, b"c"), RenameMode::Exchange, done));
     let (id, _) = controller.next_call();
     controller.answer(
         id,
@@ -136,7 +138,7 @@ fn a_rename_moves_what_is_known() {
 fn a_refused_change_leaves_nothing_believed() {
     let (fs, controller) = setup();
     know(&fs, &controller, "a", with_node(node(7), file_attr(5)));
-    let result = start(|done| fs.unlink(ROOT, b"a", done));
+    let result = start(|done| fs.unlink(REQUEST, ROOT, b"a", done));
     let (id, _) = controller.next_call();
     controller.refuse(id, Refusal::Io);
     assert_eq!(result.recv().unwrap().unwrap_err().code(), libc::EIO);
@@ -148,7 +150,7 @@ fn a_refused_change_leaves_nothing_believed() {
 fn bad_names_do_not_leave_the_process() {
     let (fs, controller) = setup();
     assert_eq!(at_once(&lookup(&fs, ROOT, &"x".repeat(256))).unwrap_err().code(), libc::ENAMETOOLONG);
-    let unlink = start(|done| fs.unlink(ROOT, b"..", done));
+    let unlink = start(|done| fs.unlink(REQUEST, ROOT, b"..", done));
     assert_eq!(at_once(&unlink).unwrap_err().code(), libc::EINVAL);
     assert!(controller.is_quiet());
 }

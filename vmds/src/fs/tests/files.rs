@@ -115,7 +115,7 @@ fn removing_the_last_name_of_a_closed_file_drops_its_lease() {
     let (fs, controller) = setup();
     let opened = open(&fs, &controller, node(7), false, &file(b""));
     start(|done| fs.release(node(7), opened.handle, done)).recv().unwrap().unwrap();
-    let removed = start(|done| fs.unlink(ROOT, b"a", done));
+    let removed = start(|done| fs.unlink(REQUEST, ROOT, b"a", done));
     let (id, _) = controller.next_call();
     let target = with_node(node(7), Attr { nlink: 0, ..file_attr(0) });
     controller.answer(id, Answer::Removed { target, parent: dir_attr() });
@@ -145,7 +145,7 @@ fn a_recalled_slot_fails_its_handles() {
 fn a_created_file_is_open_for_writing() {
     let (fs, controller) = setup();
     let caller = address_map::attr::Caller { uid: 0, gid: 0 };
-    let result = start(|done| fs.create(ROOT, b"new", caller, 0o644, true, done));
+    let result = start(|done| fs.create(REQUEST, ROOT, b"new", caller, 0o644, true, done));
     let (id, call) = controller.next_call();
     assert!(matches!(call, Call::Create { .. }));
     let answer = Answer::Created { file: with_node(node(8), volatile(0)), parent: dir_attr(), lease: WRITER };

@@ -89,7 +89,7 @@ fn a_change_in_a_directory_drops_its_pages() {
     let (id, _) = controller.next_call();
     controller.answer(id, Answer::Page { entries: vec![entry(4, file_attr(1))], end: true });
     result.recv().unwrap().unwrap();
-    let removed = start(|done| fs.unlink(ROOT, b"n4", done));
+    let removed = start(|done| fs.unlink(REQUEST, ROOT, b"n4", done));
     let (id, _) = controller.next_call();
     let target = with_node(node(4), Attr { nlink: 0, ..file_attr(1) });
     controller.answer(id, Answer::Removed { target, parent: dir_attr() });

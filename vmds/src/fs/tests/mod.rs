@@ -16,6 +16,7 @@ use crate::link::LinkLimits;
 use crate::testing::{FakeController, file_attr, name};
 
 const ROOT: NodeId = NodeId::ROOT;
+const REQUEST: crate::link::KernelRequest = crate::link::KernelRequest(42);
 
 fn setup() -> (Arc<Fs>, FakeController) {
     FakeController::with_fs(LinkLimits::default(), FakeController::options())

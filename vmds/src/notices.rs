@@ -76,10 +76,13 @@ pub(crate) trait Kernel: Send + Sync + 'static {
     fn forget_all_entries(&self) -> bool;
 }
 
+/// A notice about a name that the kernel is being told.
 struct AtWork {
+    /// Since when, or since when it has last been relieved.
     since: Instant,
     parent: NodeId,
-    fence: Arc<Fence>,
+    /// Gone once it has been relieved.
+    fence: Option<Arc<Fence>>,
 }
 
 #[derive(Default)]
@@ -94,8 +97,15 @@ struct Lanes {
 }
 
 impl Lanes {
+    /// Notices about names wait for the kernel.
+    fn has_names(&self) -> bool {
+        !self.entries.is_empty() || self.at_work.as_ref().is_some_and(|at_work| at_work.fence.is_some())
+    }
+
+    /// They have waited for too long.
     fn is_stuck(&self) -> bool {
-        !self.no_relief && self.at_work.as_ref().is_some_and(|at_work| at_work.since.elapsed() >= STUCK)
+        let long = self.at_work.as_ref().is_some_and(|at_work| at_work.since.elapsed() >= STUCK);
+        long && self.has_names() && !self.no_relief
     }
 }
 
@@ -158,7 +168,7 @@ impl Notices {
                 let mut lanes = self.lanes.lock();
                 self.work.wait_while(&mut lanes, |lanes| lanes.entries.is_empty());
                 let Some((parent, name, fence)) = lanes.entries.pop_front() else { continue };
-                lanes.at_work = Some(AtWork { since: Instant::now(), parent, fence });
+                lanes.at_work = Some(AtWork { since: Instant::now(), parent, fence: Some(fence) });
                 (parent, name)
             };
             kernel.forget_entry(parent, &name);
@@ -175,7 +185,7 @@ impl Notices {
             let idle =
                 |lanes: &Lanes| lanes.inodes.is_empty() && lanes.relief.is_empty() && !lanes.is_stuck();
             while idle(&lanes) {
-                if lanes.at_work.is_some() || !lanes.entries.is_empty() {
+                if lanes.has_names() {
                     self.work.wait_for(&mut lanes, LOOK);
                 } else {
                     self.work.wait(&mut lanes);
@@ -219,7 +229,10 @@ impl Notices {
             let mut lanes = self.lanes.lock();
             stale.append(&mut lanes.relief);
             stale.extend(lanes.entries.drain(..).map(|(parent, _, fence)| (parent, fence)));
-            stale.extend(lanes.at_work.take().map(|at_work| (at_work.parent, at_work.fence)));
+            if let Some(at_work) = &mut lanes.at_work {
+                at_work.since = Instant::now();
+                stale.extend(at_work.fence.take().map(|fence| (at_work.parent, fence)));
+            }
         }
         self.room.notify_all();
         warn!(notices = stale.len(), "the kernel is made to ask for all names anew");
