@@ -5,6 +5,7 @@
 //! knows their command lines, `/proc` and the mounts.
 
 mod fixture;
+mod load;
 mod mounts;
 mod process;
 mod snapshot;
@@ -12,6 +13,10 @@ mod wait;
 mod world;
 
 pub use fixture::{Random, tree};
+pub use load::{
+    Loads, Pauses, Pulse, Stop, changes_beside, databases, fill, full, held_locks, listings, mapped_file,
+    sequential_files, tree_changes, unlinked_file,
+};
 pub use mounts::{Mount, detach_all_under, mounts_under};
 pub use process::{Outcome, Process, children, env_of, fds_of, ok, run, run_within, status_field};
 pub use snapshot::{Snapshot, snapshot};

@@ -28,20 +28,27 @@ const ROOM_WAIT: Duration = Duration::from_secs(10);
 
 /// An invalidation of the controller. It is answered when the last notice about it is done with.
 pub(crate) struct Fence {
-    link: Arc<Link>,
-    number: u64,
+    /// Runs when the last notice that holds the fence is done with.
+    then: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
 impl Fence {
     /// The invalidation `number`, to be answered through `link`.
     pub(crate) fn new(link: Arc<Link>, number: u64) -> Arc<Self> {
-        Arc::new(Self { link, number })
+        Self::before(move || link.forgotten(number))
+    }
+
+    /// What is to happen once the kernel has forgotten.
+    pub(crate) fn before(then: impl FnOnce() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { then: Some(Box::new(then)) })
     }
 }
 
 impl Drop for Fence {
     fn drop(&mut self) {
-        self.link.forgotten(self.number);
+        if let Some(then) = self.then.take() {
+            then();
+        }
     }
 }
 

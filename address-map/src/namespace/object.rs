@@ -30,10 +30,8 @@ pub struct BackingFacts {
     pub size: u64,
     /// Allocated units of 512 bytes.
     pub blocks: u64,
-    /// Last change of contents.
+    /// Last change of contents. It was set to that of the inode when the file became volatile.
     pub mtime: Timestamp,
-    /// Last change of anything.
-    pub ctime: Timestamp,
 }
 
 impl BackingFacts {
@@ -41,8 +39,11 @@ impl BackingFacts {
     pub fn overlay(&self, inode: &mut Inode) {
         inode.size = self.size;
         inode.blocks = self.blocks;
-        inode.mtime = inode.mtime.max(self.mtime);
-        inode.ctime = inode.ctime.max(self.ctime);
+        if inode.mtime != self.mtime {
+            // Written since: that is a change of the inode as well.
+            inode.mtime = self.mtime;
+            inode.ctime = inode.ctime.max(self.mtime);
+        }
     }
 }
 

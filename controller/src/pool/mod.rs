@@ -3,11 +3,14 @@
 mod posix;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use address_map::attr::Timestamp;
 use address_map::ids::PoolId;
 use dashmap::DashMap;
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
 pub use posix::PosixPool;
 
@@ -48,6 +51,13 @@ impl Pools {
     pub fn remove(&self, id: PoolId) {
         self.pools.remove(&id);
     }
+}
+
+/// Sets the modification time of a backing file.
+pub fn set_mtime(file: &OwnedFd, mtime: Timestamp) -> io::Result<()> {
+    let last_modification = Timespec { tv_sec: mtime.sec, tv_nsec: i64::from(mtime.nsec) };
+    let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    Ok(rustix::fs::futimens(file, &Timestamps { last_access, last_modification })?)
 }
 
 /// The name of this host, as job managers know it.

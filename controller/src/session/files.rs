@@ -12,6 +12,7 @@ use address_map::record::{Inode, Layout, ObjectRef};
 use address_map::wire::{Answer, Lease, NodeAttr};
 
 use crate::lease::File;
+use crate::pool::set_mtime;
 
 use super::scope::Scope;
 use super::serve::Outcome;
@@ -28,7 +29,7 @@ impl DataPlane {
         origin: Option<Origin>,
     ) -> Result<Outcome> {
         let (scope, made) = self.make_open(session, parent, &name, caller, mode, origin)?;
-        let (descriptor, lease) = match self.open_lease(session, &scope, made.ino, &made.inode, true) {
+        let (descriptor, lease) = match self.open_lease(session, &scope, made.ino, &made.inode, true, true) {
             Ok(opened) => opened,
             Err(error) => {
                 self.unmake(session, &scope, made.ino, &name);
@@ -56,7 +57,7 @@ impl DataPlane {
             if write { object::open_for_write(txn, scope.ino) } else { Ok(inode) }
         });
         let leased = inode.and_then(|inode| {
-            let opened = self.open_lease(session, &scope, scope.ino, &inode, write)?;
+            let opened = self.open_lease(session, &scope, scope.ino, &inode, write, write && !was_dirty)?;
             Ok((inode, opened))
         });
         let (inode, (descriptor, lease)) = match leased {
@@ -80,6 +81,7 @@ impl DataPlane {
         ino: Ino,
         inode: &Inode,
         write: bool,
+        became_volatile: bool,
     ) -> Result<(OwnedFd, Lease)> {
         let Layout::Object(ObjectRef { pool, key }) = &inode.layout else {
             return Err(Refusal::NotSupported.into());
@@ -95,6 +97,10 @@ impl DataPlane {
             other => other,
         }
         .map_err(io_refusal)?;
+        if became_volatile {
+            // From now on the backing file tells the time of the last write.
+            set_mtime(&descriptor, inode.mtime).map_err(io_refusal)?;
+        }
         let backing = if scope.is_own() {
             self.backing(session, (scope.tree.tenant(), ino), &descriptor)
         } else {

@@ -217,7 +217,6 @@ impl DataPlane {
                 size: inode.size,
                 blocks: inode.blocks,
                 mtime: inode.mtime,
-                ctime: inode.ctime,
             });
             replay::remember(txn, origin, Change::Changed);
             object::settle(txn, ino, &facts, self.leases.is_written(file))

@@ -1,6 +1,6 @@
 //! Requests that change names and attributes.
 
-use address_map::attr::{AttrChange, Caller, FileKind, SetTime};
+use address_map::attr::{AttrChange, Caller, FileKind};
 use address_map::error::{Refusal, Result};
 use address_map::ids::{Ino, NodeId};
 use address_map::map::Tree;
@@ -10,10 +10,10 @@ use address_map::namespace::replay::{self, Origin};
 use address_map::namespace::{attr, create, link, remove, rename, xattr};
 use address_map::record::{Change, Inode, Layout, ObjectRef};
 use address_map::wire::{Answer, Make, NodeAttr, RenameMode, ToVmds, XattrMode};
-use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
 use super::scope::Scope;
 use super::serve::Outcome;
+use crate::pool::set_mtime;
 use super::{DataPlane, Session, Touched, io_refusal};
 
 impl DataPlane {
@@ -220,19 +220,7 @@ impl DataPlane {
         if let Some(size) = change.size {
             rustix::fs::ftruncate(&file, size).map_err(|error| io_refusal(error.into()))?;
         }
-        if change.mtime.is_some_and(|mtime| matches!(mtime, SetTime::To(_)) || change.size.is_none()) {
-            let mtime = Timespec { tv_sec: inode.mtime.sec, tv_nsec: i64::from(inode.mtime.nsec) };
-            let atime = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-            let times = Timestamps { last_access: atime, last_modification: mtime };
-            rustix::fs::futimens(&file, &times).map_err(|error| io_refusal(error.into()))?;
-        }
-        // A modification time that lies ahead must not hide later writes.
-        tree.write(|txn| {
-            let mut inode = txn.need_inode(ino)?;
-            inode.mtime = inode.mtime.min(txn.now());
-            txn.put_inode(ino, &inode);
-            Ok(())
-        })?;
+        set_mtime(&file, inode.mtime).map_err(io_refusal)?;
         self.settle(tree, ino, origin)
     }
 

@@ -58,7 +58,7 @@ impl DataPlane {
         let node = scope.node(ino);
         self.leases.hold((scope.tree.tenant(), ino), (session.id, node), true);
         let inode = lookup::inode(&scope.tree.view(), ino)?;
-        let (descriptor, lease) = self.open_lease(session, &scope, ino, &inode, true)?;
+        let (descriptor, lease) = self.open_lease(session, &scope, ino, &inode, true, false)?;
         let file = NodeAttr { node, attr: self.present(&inode) };
         let parent = lookup::inode(&scope.tree.view(), scope.ino)?.attr();
         let answer = Answer::Created { file, parent, lease };

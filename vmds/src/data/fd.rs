@@ -170,7 +170,9 @@ impl Held {
 
 fn merge(attr: Attr, stat: &Statx) -> Attr {
     let mtime = Timestamp::new(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
-    Attr { size: stat.stx_size, blocks: stat.stx_blocks, mtime, ctime: attr.ctime.max(mtime), ..attr }
+    // A write is a change of the inode as well.
+    let ctime = if mtime == attr.mtime { attr.ctime } else { attr.ctime.max(mtime) };
+    Attr { size: stat.stx_size, blocks: stat.stx_blocks, mtime, ctime, ..attr }
 }
 
 #[cfg(test)]

@@ -255,6 +255,20 @@ impl Leases {
         table.settle(node)
     }
 
+    /// Gives up the lease of an inode that nobody uses, at once; answers whether there was one to give up.
+    pub(crate) fn surrender(&self, node: NodeId) -> Option<Arc<Held>> {
+        let mut table = self.0.lock();
+        let idle = table.entries.get(&node).is_some_and(|entry| {
+            !entry.is_open() && !entry.marked && entry.busy.is_none() && entry.waiting.is_empty()
+        });
+        let held = if idle { table.entry(node).held.take() } else { None };
+        if held.is_some() {
+            table.held -= 1;
+            table.rest(node);
+        }
+        held
+    }
+
     /// The inode has lost its last name.
     pub(crate) fn orphaned(&self, node: NodeId) -> Steps {
         let mut table = self.0.lock();

@@ -2,13 +2,23 @@
 
 use std::sync::Arc;
 
+use address_map::attr::{AttrChange, Caller};
 use address_map::error::Refusal;
 use address_map::ids::NodeId;
 use address_map::limits::FILE_SIZE_MAX;
+use parking_lot::Mutex;
 
 use super::error::Errno;
-use super::{Done, Fs};
+use super::{Done, Fs, Shown};
 use crate::data::fd::{Held, Quick};
+use crate::link::KernelRequest;
+use crate::notices::{Fence, Notice};
+
+/// The bits that say as whom a program runs.
+const SET_UID: u32 = 0o4000;
+const SET_GID: u32 = 0o2000;
+/// The group may execute.
+const GROUP_EXECUTES: u32 = 0o0010;
 
 impl Fs {
     /// Reads. `done` borrows the bytes.
@@ -43,13 +53,54 @@ impl Fs {
     }
 
     /// Writes, and says how many bytes.
-    pub(crate) fn write(self: &Arc<Self>, node: NodeId, offset: u64, data: Vec<u8>, done: impl Done<u32>) {
+    ///
+    /// `strip` is the request if its caller may not leave set-user-id and set-group-id bits behind.
+    pub(crate) fn write(
+        self: &Arc<Self>,
+        node: NodeId,
+        offset: u64,
+        data: Vec<u8>,
+        strip: Option<KernelRequest>,
+        done: impl Done<u32>,
+    ) {
         let Some(end) = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_SIZE_MAX) else {
             return done(Err(Refusal::TooLarge.into()));
         };
-        self.change_bytes(node, Some(end), done, move |held| {
-            // The kernel writes at most a mebibyte at a time.
-            Ok(held.write(offset, &data)? as u32)
+        let fs = Arc::clone(self);
+        self.strip(node, strip, move |stripped| match stripped {
+            Ok(()) => fs.change_bytes(node, Some(end), done, move |held| {
+                // The kernel writes at most a mebibyte at a time.
+                Ok(held.write(offset, &data)? as u32)
+            }),
+            Err(errno) => done(Err(errno)),
+        });
+    }
+
+    /// Takes away the bits that a write by this caller must not leave, if there are any.
+    fn strip(self: &Arc<Self>, node: NodeId, request: Option<KernelRequest>, done: impl Done<()>) {
+        let Some(request) = request else { return done(Ok(())) };
+        let fs = Arc::clone(self);
+        self.getattr(node, move |shown| {
+            let Ok(Shown { attr, .. }) = shown else { return done(shown.map(drop)) };
+            // Without permission to execute, the set-group-id bit means something else.
+            let kept = if attr.mode & GROUP_EXECUTES == 0 { !SET_UID } else { !(SET_UID | SET_GID) };
+            if attr.mode & kept == attr.mode {
+                return done(Ok(()));
+            }
+            let change = AttrChange { mode: Some(attr.mode & kept), ..AttrChange::default() };
+            let caller = Caller { uid: attr.uid, gid: attr.gid };
+            let stripped = Arc::clone(&fs);
+            fs.setattr(request, node, caller, change, move |shown| {
+                let result = shown.map(drop);
+                let done = Mutex::new(Some(done));
+                // The kernel does not know that its write has changed the mode; it hears of it first.
+                let told = Fence::before(move || {
+                    if let Some(done) = done.lock().take() {
+                        done(result);
+                    }
+                });
+                stripped.notices.push(Notice::Inode { node, data: false }, &told);
+            });
         });
     }
 

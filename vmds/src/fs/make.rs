@@ -94,7 +94,7 @@ impl Fs {
         let fs = Arc::clone(self);
         let stamp = self.cache.stamp();
         let call = Call::Create { parent, name: name.clone(), caller, mode };
-        self.link.change(request, call, move |outcome| {
+        self.change(request, call, move |outcome| {
             let refusal = match outcome {
                 Ok((Answer::Created { file, parent: parent_attr, lease }, Some(fd))) => {
                     let kept = fs.cache.change(stamp, |facts| {

@@ -44,6 +44,11 @@ use crate::namespace::{Facts, Namespace};
 use crate::notices::Notices;
 use error::Errno;
 
+/// How often a quota that is used up is asked for again.
+const QUOTA_PATIENCE: u32 = 5;
+/// How long before each time.
+const QUOTA_PAUSE: Duration = Duration::from_millis(10);
+
 /// A continuation that takes the result of an operation.
 pub(crate) trait Done<T>: FnOnce(Result<T, Errno>) + Send + 'static {}
 
@@ -147,15 +152,47 @@ impl Fs {
         });
     }
 
-    /// Has the controller change something; as [`Fs::ask`] otherwise.
+    /// Has the controller change something. A quota that is used up is asked for again: what a file that was just
+    /// closed and deleted has used is given back a moment later.
+    fn change(
+        self: &Arc<Self>,
+        request: KernelRequest,
+        call: Call,
+        done: impl FnOnce(Outcome) + Send + 'static,
+    ) {
+        self.change_after(0, request, call, Box::new(done));
+    }
+
+    fn change_after(
+        self: &Arc<Self>,
+        refused: u32,
+        request: KernelRequest,
+        call: Call,
+        done: Box<dyn FnOnce(Outcome) + Send>,
+    ) {
+        let fs = Arc::clone(self);
+        let again = call.clone();
+        self.link.change(request, call, move |outcome| match outcome {
+            Err(Refusal::Quota) if refused < QUOTA_PATIENCE => {
+                let pool = Arc::clone(&fs);
+                pool.io.submit(move || {
+                    std::thread::sleep(QUOTA_PAUSE);
+                    fs.change_after(refused + 1, request, again, done);
+                });
+            }
+            outcome => done(outcome),
+        });
+    }
+
+    /// As [`Fs::change`], for an answer without descriptor; as [`Fs::ask`] otherwise.
     fn ask_change<T>(
-        &self,
+        self: &Arc<Self>,
         request: KernelRequest,
         call: Call,
         accept: impl FnOnce(Answer) -> Option<T> + Send + 'static,
         done: impl FnOnce(Result<T, Refusal>) + Send + 'static,
     ) {
-        self.link.change(request, call, move |outcome| {
+        self.change(request, call, move |outcome| {
             done(match outcome {
                 Ok((answer, _)) => accept(answer).ok_or_else(unexpected),
                 Err(refusal) => Err(refusal),

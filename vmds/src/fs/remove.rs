@@ -49,6 +49,11 @@ impl Fs {
         let fs = Arc::clone(self);
         let stamp = self.cache.stamp();
         let target = self.cache.entry(parent, &name).flatten();
+        // A file that nobody uses shall go with its name, not a moment later.
+        if let Some(held) = target.and_then(|target| self.leases.surrender(target)) {
+            target.into_iter().for_each(|target| self.link.lease_dropped(target));
+            self.io.submit(move || drop(held));
+        }
         let accept = |answer| match answer {
             Answer::Removed { target, parent } => Some((target, parent)),
             _ => None,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use address_map::attr::{Attr, Caller, FileKind, SetTime};
+use address_map::attr::{Attr, Caller, FileKind, SetTime, Timestamp};
 use address_map::ids::NodeId;
 use address_map::wire::{Make, RenameMode, XattrMode};
 use fuser::{FileAttr, FileType, INodeNo, RenameFlags, Request, TimeOrNow};
@@ -96,8 +96,19 @@ pub(super) fn permissions(mode: u32) -> u32 {
 
 pub(super) fn set_time(time: TimeOrNow) -> SetTime {
     match time {
-        TimeOrNow::SpecificTime(time) => SetTime::To(time.into()),
+        TimeOrNow::SpecificTime(time) => SetTime::To(specific(time)),
         TimeOrNow::Now => SetTime::Now,
+    }
+}
+
+/// The time the kernel means. Of a time before 1970 `fuser` takes the fraction off where it belongs on top.
+fn specific(time: SystemTime) -> Timestamp {
+    match SystemTime::UNIX_EPOCH.duration_since(time) {
+        Ok(before) if !before.is_zero() => {
+            let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            Timestamp::new(-seconds, before.subsec_nanos())
+        }
+        _ => time.into(),
     }
 }
 

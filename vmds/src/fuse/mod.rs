@@ -252,13 +252,14 @@ impl Filesystem for Mount {
         _handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         note("write", request, of);
-        self.fs.write(node(of), offset, data.to_vec(), reply::written(reply));
+        let strip = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID).then(|| number(request));
+        self.fs.write(node(of), offset, data.to_vec(), strip, reply::written(reply));
     }
 
     fn flush(

@@ -30,7 +30,7 @@ fn read(fs: &Arc<Fs>, of: NodeId, offset: u64) -> Receiver<Result<Vec<u8>, Errno
 }
 
 fn write(fs: &Arc<Fs>, of: NodeId, offset: u64, data: &[u8]) -> Receiver<Result<u32, Errno>> {
-    start(|done| fs.write(of, offset, data.to_vec(), done))
+    start(|done| fs.write(of, offset, data.to_vec(), None, done))
 }
 
 #[test]

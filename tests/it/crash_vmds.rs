@@ -1,0 +1,160 @@
+//! Promise: a VMDS may be killed at any moment, again and again; programs at work notice a pause and nothing else.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tests::{
+    Loads, Pauses, Pulse, Random, World, changes_beside, databases, fill, full, held_locks, listings,
+    mapped_file, ok, sequential_files, tree_changes, unlinked_file,
+};
+
+use crate::help::world;
+
+/// Longest pause that a kill may cause, on whatever machine.
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Most beats of the pulse between two kills.
+const BEATS_MAX: u64 = 150;
+/// Variable with the seed of an earlier run.
+const SEED_VARIABLE: &str = "VMDS_TEST_SEED";
+
+/// The seed of this run: when to kill, and what the loads do.
+pub(crate) fn seed() -> u64 {
+    let seed = match std::env::var(SEED_VARIABLE) {
+        Ok(text) => text.parse().unwrap(),
+        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64,
+    };
+    eprintln!("{SEED_VARIABLE}={seed}");
+    seed
+}
+
+/// This many times: lets the loads work for a random while, then does something that must not disturb them. Answers
+/// the pauses that it caused.
+pub(crate) fn disturb(
+    loads: &Loads,
+    pulse: &Pulse,
+    random: &mut Random,
+    times: u32,
+    mut what: impl FnMut(),
+) -> Pauses {
+    let mut pauses = Pauses::default();
+    for _ in 0..times {
+        pulse.wait(1 + random.below(BEATS_MAX));
+        loads.assert_running();
+        pauses.push(pulse.pause_by(&mut what));
+    }
+    pulse.wait(BEATS_MAX);
+    pauses
+}
+
+/// A directory in a mount for each load.
+pub(crate) fn room(mount: &std::path::Path, name: &str) -> PathBuf {
+    let dir = mount.join(name);
+    fs::create_dir(&dir).unwrap();
+    dir
+}
+
+/// Starts the loads that change names.
+pub(crate) fn start_names(loads: &mut Loads, mount: &std::path::Path, seed: u64) {
+    for number in 0..3 {
+        let dir = room(mount, &format!("tree-{number}"));
+        loads.start(&format!("tree {number}"), move |stop| tree_changes(&dir, seed + number, stop));
+    }
+}
+
+/// Starts the loads that write and read bytes, and those that hold something.
+pub(crate) fn start_bytes(loads: &mut Loads, mount: &std::path::Path, seed: u64) {
+    let dir = room(mount, "large");
+    loads.start("large files", move |stop| sequential_files(&dir, seed, stop));
+    let dir = room(mount, "unlinked");
+    loads.start("unlinked file", move |stop| unlinked_file(&dir, seed, stop));
+    let dir = room(mount, "mapped");
+    loads.start("mapped file", move |stop| mapped_file(&dir, stop));
+    let dir = room(mount, "database");
+    loads.start("database", move |stop| databases(&dir, stop));
+    let dir = room(mount, "locks");
+    loads.start("locks", move |stop| held_locks(&dir, stop));
+}
+
+/// Starts the loads on a large directory.
+pub(crate) fn start_listings(loads: &mut Loads, mount: &std::path::Path) {
+    let count = if full() { 100_000 } else { 20_000 };
+    let dir = room(mount, "listed");
+    fill(&dir, count);
+    let beside = dir.clone();
+    loads.start("listings", move |stop| listings(&dir, count, stop));
+    loads.start("changes beside", move |stop| changes_beside(&beside, stop));
+}
+
+/// Starts loads, kills the VMDS under them, and looks whether anybody noticed.
+fn kill_under(what: &str, world: &World, mount: &std::path::Path, start: impl FnOnce(&mut Loads, u64)) {
+    let seed = seed();
+    let mut loads = Loads::default();
+    start(&mut loads, seed);
+    let pulse = Pulse::start(&mut loads, mount.join("pulse"));
+    let kills = if full() { 100 } else { 10 };
+    let pauses = disturb(&loads, &pulse, &mut Random::new(seed), kills, || world.vmds().kill());
+    loads.finish();
+    world.ctl(&["check"]);
+    eprintln!("kills of the VMDS, {what}: {pauses}");
+    assert!(pauses.longest() < PAUSE_MAX, "{pauses}");
+}
+
+#[test]
+fn every_change_of_names_is_made_once_over_kills_of_the_vmds() {
+    let world = world();
+    let mount = world.mounted("alice");
+    kill_under("changes of names", &world, &mount, |loads, seed| start_names(loads, &mount, seed));
+}
+
+#[test]
+fn no_byte_no_lock_and_no_transaction_is_lost_over_kills_of_the_vmds() {
+    let world = world();
+    let mount = world.mounted("alice");
+    kill_under("bytes", &world, &mount, |loads, seed| start_bytes(loads, &mount, seed));
+}
+
+#[test]
+fn no_byte_no_lock_and_no_transaction_of_a_tenant_with_a_quota_is_lost_over_kills_of_the_vmds() {
+    let world = world();
+    world.ctl(&["tenant", "create", "metered", "--quota-bytes", "64GiB"]);
+    let mount = world.mount("metered");
+    kill_under("bytes with a quota", &world, &mount, |loads, seed| start_bytes(loads, &mount, seed));
+}
+
+#[test]
+fn a_listing_over_kills_of_the_vmds_has_every_entry_once() {
+    let world = world();
+    let mount = world.mounted("alice");
+    kill_under("listings", &world, &mount, |loads, _| start_listings(loads, &mount));
+}
+
+#[test]
+fn a_verifying_benchmark_finds_all_its_blocks_over_kills_of_the_vmds() {
+    let world = world();
+    let mount = world.mounted("alice");
+    let program = mount.join("fio-or-cmp");
+    // Without fio, copies of a program are compared; the blocks of both are checked by their own tools.
+    let with_fio = Command::new("fio").arg("--version").output().is_ok_and(|out| out.status.success());
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    kill_under("verified blocks", &world, &mount, |loads, _| {
+        let dir = room(&mount, "verified");
+        loads.start("verified blocks", move |stop| {
+            let mut rounds = 0;
+            while !stop.is_set() || rounds == 0 {
+                if with_fio {
+                    ok(Command::new("fio").current_dir(&dir).args([
+                        "--name=verified", "--rw=randwrite", "--bs=4k", "--size=16m", "--ioengine=psync",
+                        "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--end_fsync=1",
+                    ]));
+                } else {
+                    ok(Command::new("cp").arg(&program).arg(dir.join("copy")));
+                    ok(Command::new("cmp").arg(&program).arg(dir.join("copy")));
+                }
+                rounds += 1;
+            }
+            rounds
+        });
+    });
+}

@@ -1,0 +1,96 @@
+//! How long a mount keeps its users waiting.
+
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Loads;
+use crate::wait::wait_until;
+
+/// How long a mount may be silent before the test fails.
+const BEAT_DEADLINE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+struct Beats {
+    count: u64,
+    longest: Duration,
+}
+
+/// A load that makes and removes a directory again and again, and takes the time.
+#[derive(Clone, Debug)]
+pub struct Pulse(Arc<Mutex<Beats>>);
+
+impl Pulse {
+    /// Starts to make and remove `path`.
+    pub fn start(loads: &mut Loads, path: PathBuf) -> Self {
+        let pulse = Self(Arc::default());
+        let beats = pulse.clone();
+        loads.start("pulse", move |stop| {
+            let mut last = Instant::now();
+            while !stop.is_set() {
+                fs::create_dir(&path).expect("make a directory");
+                fs::remove_dir(&path).expect("remove a directory");
+                let now = Instant::now();
+                beats.with(|beats| {
+                    beats.count += 1;
+                    beats.longest = beats.longest.max(now - last);
+                });
+                last = now;
+            }
+            beats.with(|beats| beats.count)
+        });
+        pulse
+    }
+
+    /// Waits until this many beats more have come.
+    #[track_caller]
+    pub fn wait(&self, beats: u64) {
+        let until = self.with(|b| b.count) + beats;
+        wait_until("the pulse goes on", BEAT_DEADLINE, || self.with(|b| b.count) >= until);
+    }
+
+    /// Does something, and answers how long the longest beat took from its beginning until the pulse was steady again.
+    #[track_caller]
+    pub fn pause_by(&self, what: impl FnOnce()) -> Duration {
+        self.with(|beats| beats.longest = Duration::ZERO);
+        what();
+        // One beat may have been under way, and one may have been answered by whoever was there before.
+        self.wait(3);
+        self.with(|beats| beats.longest)
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Beats) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The pauses of a test.
+#[derive(Debug, Default)]
+pub struct Pauses(Vec<Duration>);
+
+impl Pauses {
+    /// Adds one.
+    pub fn push(&mut self, pause: Duration) {
+        self.0.push(pause);
+        self.0.sort_unstable();
+    }
+
+    /// The longest.
+    pub fn longest(&self) -> Duration {
+        self.0.last().copied().unwrap_or_default()
+    }
+
+    fn percentile(&self, percent: usize) -> Duration {
+        let index = (self.0.len() * percent).div_ceil(100).saturating_sub(1);
+        self.0.get(index).copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Pauses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (p50, p99, longest) = (self.percentile(50), self.percentile(99), self.longest());
+        write!(f, "{} pauses: p50 {p50:.1?}, p99 {p99:.1?}, longest {longest:.1?}", self.0.len())
+    }
+}
