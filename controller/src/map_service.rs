@@ -190,7 +190,7 @@ impl MapService for PlaneServices {
             return Err(ServiceError::Conflict("this share was revoked; grant a new one".to_owned()));
         };
         let root = stored.root;
-        self.plane.grants.replace(order.id, stored);
+        self.plane.grants.replace(order.owner, order.id, stored);
         let injection = match self.inject(order, root, kind) {
             Ok(injection) => injection,
             Err(error) => return self.not_injected(order, &error),
@@ -206,7 +206,7 @@ impl MapService for PlaneServices {
         // The owner's record first: from the moment it is visible every request is refused.
         let revoked = owner.write(|txn| share::revoke(txn, order.id)).map_err(map_failed)?;
         if let Some(grant) = revoked {
-            self.plane.grants.replace(order.id, grant);
+            self.plane.grants.replace(order.owner, order.id, grant);
         }
         let Ok(grantee) = self.plane.map.tree(order.grantee) else { return Ok(Receipt::default()) };
         let dropped = grantee.write(|txn| share::drop_injection(txn, order.id)).map_err(map_failed)?;

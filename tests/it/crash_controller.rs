@@ -46,7 +46,9 @@ fn every_change_of_names_is_made_once_over_kills_of_the_controller() {
     let mount = world.mounted("alice");
     let vmds = world.vmds();
     let start = |loads: &mut Loads, seed| start_names(loads, &mount, seed);
-    crash_under("kills of the controller, changes of names", world, &mount, start, |world| crash(world, vmds));
+    crash_under("kills of the controller, changes of names", world, &mount, start, |world| {
+        crash(world, vmds)
+    });
 }
 
 #[test]
@@ -65,7 +67,9 @@ fn no_byte_no_lock_and_no_transaction_of_a_tenant_with_a_quota_is_lost_over_kill
     let mount = world.mount("metered");
     let vmds = world.vmds();
     let start = |loads: &mut Loads, seed| start_bytes(loads, &mount, seed);
-    crash_under("kills of the controller, bytes with a quota", world, &mount, start, |world| crash(world, vmds));
+    crash_under("kills of the controller, bytes with a quota", world, &mount, start, |world| {
+        crash(world, vmds)
+    });
 }
 
 #[test]
@@ -91,7 +95,9 @@ fn kills_of_the_controller_and_of_the_vmds_in_turns_cost_no_operation() {
         } else {
             // Taken over by a controller that has not started it.
             serving.kill();
-            serving = tests::wait_for("there is another VMDS", crate::help::SOON, || world.vmdses().first().copied());
+            serving = tests::wait_for("there is another VMDS", crate::help::SOON, || {
+                world.vmdses().first().copied()
+            });
         }
     });
 }

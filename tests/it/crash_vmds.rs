@@ -145,8 +145,15 @@ fn a_verifying_benchmark_finds_all_its_blocks_over_kills_of_the_vmds() {
             while !stop.is_set() || rounds == 0 {
                 if with_fio {
                     ok(Command::new("fio").current_dir(&dir).args([
-                        "--name=verified", "--rw=randwrite", "--bs=4k", "--size=16m", "--ioengine=psync",
-                        "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--end_fsync=1",
+                        "--name=verified",
+                        "--rw=randwrite",
+                        "--bs=4k",
+                        "--size=16m",
+                        "--ioengine=psync",
+                        "--verify=crc32c",
+                        "--do_verify=1",
+                        "--verify_fatal=1",
+                        "--end_fsync=1",
                     ]));
                 } else {
                     ok(Command::new("cp").arg(&program).arg(dir.join("copy")));

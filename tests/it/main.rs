@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail right there")]
 
+mod crash_both;
+mod crash_controller;
+mod crash_vmds;
 mod documents;
 mod durability;
 mod files;

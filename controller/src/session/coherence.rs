@@ -17,7 +17,7 @@ use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
-use super::{Session, SessionId, Touched};
+use super::{Forgettable, Session, SessionId, Touched};
 use crate::lease::File;
 
 /// How long a VMDS may take to forget something.
@@ -124,18 +124,19 @@ impl Hub {
         found
     }
 
-    /// Tells everybody but the author of a change about it; `done` runs when all copies are gone.
+    /// Tells everybody but the author of a change about it, and some about `items` besides; `done` runs when all copies
+    /// are gone.
     pub(super) fn invalidate(
         &self,
         author: Watcher,
         tenant: TenantId,
         touched: &[Touched],
+        mut items: Forgettable,
         done: Box<dyn FnOnce() + Send>,
     ) {
-        let mut items: HashMap<SessionId, Vec<Stale>> = HashMap::new();
         for member in self.members.read().values() {
             if member.session.tenant() == tenant && member.session.id != author.0 {
-                items.insert(member.session.id, touched.iter().map(own_item).collect());
+                items.entry(member.session.id).or_default().extend(touched.iter().map(own_item));
             }
         }
         for change in touched {

@@ -17,7 +17,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +32,7 @@ use address_map::namespace::object::{self, BackingFacts};
 use address_map::namespace::replay::{self, Origin};
 use address_map::namespace::share;
 use address_map::record::{Change, Inode, Layout, ObjectRef};
-use address_map::wire::{FrameSocket, SessionOptions};
+use address_map::wire::{FrameSocket, SessionOptions, Stale};
 use parking_lot::Mutex;
 
 use crate::housekeeping;
@@ -112,6 +112,9 @@ pub(crate) enum Touched {
     /// Attributes, and contents if `data`.
     Inode { ino: Ino, data: bool },
 }
+
+/// What mounts must forget, by session.
+pub(crate) type Forgettable = HashMap<SessionId, Vec<Stale>>;
 
 impl DataPlane {
     /// A data plane without sessions, and its threads.

@@ -2,19 +2,19 @@
 
 use address_map::attr::{AttrChange, Caller, FileKind};
 use address_map::error::{Refusal, Result};
-use address_map::ids::{Ino, NodeId};
+use address_map::ids::{Ino, NodeId, Slot, TenantId};
 use address_map::map::Tree;
 use address_map::name::Name;
 use address_map::namespace::rename::{Moved, Place};
 use address_map::namespace::replay::{self, Origin};
-use address_map::namespace::{attr, create, link, remove, rename, xattr};
+use address_map::namespace::{attr, create, link, remove, rename, share, xattr};
 use address_map::record::{Change, Inode, Layout, ObjectRef};
-use address_map::wire::{Answer, Make, NodeAttr, RenameMode, ToVmds, XattrMode};
+use address_map::wire::{Answer, Make, NodeAttr, RenameMode, Stale, ToVmds, XattrMode};
 
 use super::scope::Scope;
 use super::serve::Outcome;
 use crate::pool::set_mtime;
-use super::{DataPlane, Session, Touched, io_refusal};
+use super::{DataPlane, Forgettable, Session, Touched, io_refusal};
 
 impl DataPlane {
     pub(super) fn make(
@@ -74,8 +74,8 @@ impl DataPlane {
             replay::remember(txn, origin, Change::Removed(removed.ino, removed.inode.kind));
             Ok(removed)
         })?;
-        self.after_removal(session, &scope, removed.ino, &removed.inode);
-        Ok(self.removed(&scope, removed, name))
+        let forget = self.after_removal(session, &scope, removed.ino, &removed.inode);
+        Ok(self.removed(&scope, removed, name).and_forget(forget))
     }
 
     pub(super) fn rmdir(
@@ -91,7 +91,8 @@ impl DataPlane {
             replay::remember(txn, origin, Change::Removed(removed.ino, removed.inode.kind));
             Ok(removed)
         })?;
-        Ok(self.removed(&scope, removed, name))
+        let forget = self.after_removal(session, &scope, removed.ino, &removed.inode);
+        Ok(self.removed(&scope, removed, name).and_forget(forget))
     }
 
     fn removed(&self, scope: &Scope, removed: remove::Removed, name: Name) -> Outcome {
@@ -104,10 +105,15 @@ impl DataPlane {
         Outcome::changed(answer, scope, touched)
     }
 
-    /// Who still holds a file without a name is told to let go as soon as it can; what nobody holds is deleted.
-    fn after_removal(&self, session: &Session, scope: &Scope, ino: Ino, inode: &Inode) {
-        if inode.nlink > 0 || inode.kind != FileKind::File {
-            return;
+    /// Who still holds a file without a name is told to let go as soon as it can; what nobody holds is deleted. Shares
+    /// of what is gone are gone: answers what their grantees' mounts must forget.
+    fn after_removal(&self, session: &Session, scope: &Scope, ino: Ino, inode: &Inode) -> Forgettable {
+        if inode.nlink > 0 {
+            return Forgettable::new();
+        }
+        let shares_gone = self.withdraw_shares(scope.tree.tenant(), ino);
+        if inode.kind != FileKind::File {
+            return shares_gone;
         }
         let holders = self.leases.holders((scope.tree.tenant(), ino));
         if holders.is_empty() {
@@ -116,6 +122,31 @@ impl DataPlane {
         for (holder, node) in holders.into_iter().filter(|(holder, _)| *holder != session.id) {
             self.hub.tell(holder, &ToVmds::Orphaned { node });
         }
+        shares_gone
+    }
+
+    /// Takes the entries of all shares of an inode that is gone out of their grantees' trees.
+    fn withdraw_shares(&self, owner: TenantId, root: Ino) -> Forgettable {
+        let mut forget = Forgettable::new();
+        for id in self.grants.rooted_at(owner, root) {
+            let Some(grantee) = self.grants.grantee(id) else { continue };
+            let dropped = self.map.tree(grantee).and_then(|tree| tree.write(|txn| share::drop_injection(txn, id)));
+            match dropped {
+                Ok(Some((slot, injection))) => {
+                    let parent = NodeId::new(Slot::OWN, injection.parent);
+                    let stale = [Stale::Entry { parent, name: injection.name }, Stale::Slot(slot)];
+                    for session in self.hub.sessions_of(grantee) {
+                        forget.entry(session.id).or_default().extend(stale.clone());
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    // What it leads to is refused all the same; only the name stays.
+                    tracing::error!(share = id.0, error = &error as &dyn std::error::Error, "cannot withdraw a share");
+                }
+            }
+        }
+        forget
     }
 
     pub(super) fn rename(
@@ -149,10 +180,11 @@ impl DataPlane {
             Touched::Entry { parent: from.parent, name: from.name.clone() },
             Touched::Entry { parent: to.parent, name: to.name.clone() },
         ];
+        let mut forget = Forgettable::new();
         for moved in [Some(&renamed.moved), renamed.other.as_ref()].into_iter().flatten() {
             if let Moved::Inode(ino, inode) = moved {
                 touched.push(Touched::Inode { ino: *ino, data: false });
-                self.after_removal(session, &scope, *ino, inode);
+                forget.extend(self.after_removal(session, &scope, *ino, inode));
             }
         }
         let answer = Answer::Renamed {
@@ -161,7 +193,7 @@ impl DataPlane {
             parent: renamed.parent.attr(),
             new_parent: renamed.new_parent.attr(),
         };
-        Ok(Outcome::changed(answer, &scope, touched))
+        Ok(Outcome::changed(answer, &scope, touched).and_forget(forget))
     }
 
     fn moved(&self, session: &Session, scope: &Scope, moved: &Moved) -> Result<NodeAttr> {

@@ -15,7 +15,7 @@ use address_map::wire::{
 use thiserror::Error;
 
 use super::scope::Scope;
-use super::{DataPlane, Session, Touched};
+use super::{DataPlane, Forgettable, Session, Touched};
 
 /// How long a VMDS may leave a frame untaken while its buffer is full.
 const SEND_DEADLINE: Duration = Duration::from_secs(1);
@@ -53,17 +53,23 @@ pub(super) struct Outcome {
     slot: Slot,
     tenant: TenantId,
     touched: Vec<Touched>,
+    forget: Forgettable,
 }
 
 impl Outcome {
     /// An answer to a request that others need not hear of.
     pub(super) fn unchanged(answer: Answer) -> Self {
-        Self { answer, descriptor: None, slot: Slot::OWN, tenant: TenantId(0), touched: Vec::new() }
+        Self { answer, descriptor: None, slot: Slot::OWN, tenant: TenantId(0), touched: Vec::new(), forget: Forgettable::new() }
     }
 
     /// An answer to a change in the tree of `scope`.
     pub(super) fn changed(answer: Answer, scope: &Scope, touched: Vec<Touched>) -> Self {
-        Self { answer, descriptor: None, slot: scope.slot, tenant: scope.tree.tenant(), touched }
+        Self { answer, descriptor: None, slot: scope.slot, tenant: scope.tree.tenant(), touched, forget: Forgettable::new() }
+    }
+
+    /// Other mounts must forget something besides.
+    pub(super) fn and_forget(self, forget: Forgettable) -> Self {
+        Self { forget, ..self }
     }
 
     /// With a descriptor.
@@ -253,10 +259,10 @@ impl DataPlane {
             Ok(Outcome { answer, descriptor, touched, .. }) if touched.is_empty() => {
                 session.reply(link, id, Ok(answer), descriptor);
             }
-            Ok(Outcome { answer, descriptor, touched, slot, tenant }) => {
+            Ok(Outcome { answer, descriptor, touched, slot, tenant, forget }) => {
                 let (author, link) = (session.clone(), link.clone());
                 let done = Box::new(move || author.reply(&link, id, Ok(answer), descriptor));
-                self.hub.invalidate((session.id, slot), tenant, &touched, done);
+                self.hub.invalidate((session.id, slot), tenant, &touched, forget, done);
             }
         }
     }

@@ -61,7 +61,9 @@ impl Model {
             2 => self.make("make a directory", Node::Directory, |path| fs::create_dir(path)),
             3 => {
                 let target = format!("to {}", self.next);
-                self.make("make a symbolic link", Node::Symlink(target.clone()), |path| symlink(&target, path));
+                self.make("make a symbolic link", Node::Symlink(target.clone()), |path| {
+                    symlink(&target, path)
+                });
             }
             4 => self.link(),
             5 | 6 => self.rename(),
@@ -135,7 +137,9 @@ impl Model {
     }
 
     fn attribute(&mut self) {
-        let Some((name, _)) = self.any(|node| matches!(node, Node::File(_) | Node::Directory)) else { return };
+        let Some((name, _)) = self.any(|node| matches!(node, Node::File(_) | Node::Directory)) else {
+            return;
+        };
         let path = self.path(&name);
         setxattr(&path, "user.once", b"v", XattrFlags::CREATE)
             .unwrap_or_else(|e| panic!("make an attribute of {name}: {e}"));
@@ -155,7 +159,8 @@ impl Model {
         let mut found = BTreeMap::new();
         for dir in DIRS {
             for entry in fs::read_dir(self.path(dir)).expect("list a directory") {
-                let name = entry.expect("list a directory").file_name().into_string().expect("names are text");
+                let name =
+                    entry.expect("list a directory").file_name().into_string().expect("names are text");
                 let name = format!("{dir}/{name}");
                 let node = self.node_at(&name);
                 assert!(found.insert(name.clone(), node).is_none(), "{name} is listed twice");
