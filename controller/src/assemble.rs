@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 use address_map::clock::SystemClock;
 use address_map::engine::{Committer, Engine, FjallOptions, FjallStore};
-use address_map::ids::ShardId;
+use address_map::ids::{PoolId, ShardId, TenantId};
 use address_map::map::AddressMap;
 use address_map::shard::Shard;
 use anyhow::Context;
 
 use crate::agent::Agent;
 use crate::config::Config;
+use crate::logging::chain;
 use crate::map_service::PlaneServices;
 use crate::pool::Pools;
-use crate::services::Services;
+use crate::resource::{Pool, Tenant};
+use crate::services::{PoolService, Services};
 use crate::session::DataPlane;
+use crate::store::{Store, StoreError};
 
 /// Records of the address map kept in memory, for all shards together; a record takes about 200 bytes.
 const CACHED_RECORDS: usize = 512 * 1024;
@@ -41,8 +44,33 @@ pub fn assemble(config: &Config) -> anyhow::Result<(Services, Arc<dyn Engine>)> 
     // One store, one journal: one committer serves all shards.
     let committer = Committer::new(system.clone());
     let plane = DataPlane::start(map, Pools::default(), committer).context("cannot start a thread")?;
-    let agent = Agent::new(plane.clone(), config.vmds.clone(), &config.run_dir)
+    let services = Arc::new(PlaneServices::new(plane.clone()));
+    restore(&system, &plane, &services).context("cannot read what was served before")?;
+    let agent = Agent::new(plane, config.vmds.clone(), &config.run_dir)
         .with_context(|| format!("cannot clean up in {}", config.run_dir.display()))?;
-    let services = Arc::new(PlaneServices::new(plane));
     Ok((Services { map: services.clone(), mounts: Arc::new(agent), pools: services }, system))
+}
+
+/// Opens the pools and finds the tenants that were there before. Mounts of a predecessor are taken over at once, and
+/// their users wait: what they ask for must not be unknown until the reconcilers have come around.
+fn restore(
+    system: &Arc<dyn Engine>,
+    plane: &DataPlane,
+    services: &PlaneServices,
+) -> Result<(), StoreError> {
+    let store = Store::open(system.clone(), Arc::new(SystemClock))?;
+    for pool in store.read_all::<Pool>()? {
+        if let Err(error) = services.ensure_pool(PoolId(pool.status.pool_id), pool.name(), &pool.spec) {
+            tracing::warn!(pool = pool.name(), error = %chain(&error), "cannot open a pool yet");
+        }
+    }
+    for tenant in store.read_all::<Tenant>()? {
+        let routed = tenant.status.shard.map(|shard| {
+            plane.map.route(TenantId(tenant.status.tenant_id), ShardId(shard))
+        });
+        if let Some(Err(error)) = routed {
+            tracing::warn!(tenant = tenant.name(), error = %chain(&error), "cannot serve a tenant");
+        }
+    }
+    Ok(())
 }

@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use control::ControlPlane;
-pub use lock::{LockError, Locks};
+pub use lock::{LockError, Locks, PREDECESSOR_ENDS_WITHIN};
 
 use crate::api;
 use crate::config::{self, Config, Given};
@@ -108,7 +108,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run_daemon(config: &Config) -> anyhow::Result<()> {
     logging::start(&config.log).map_err(anyhow::Error::msg)?;
     make_directories(config)?;
-    let _locks = Locks::acquire(&[&config.state_dir, &config.run_dir])?;
+    let _locks = Locks::acquire(&[&config.state_dir, &config.run_dir], PREDECESSOR_ENDS_WITHIN)?;
     let (services, engine) = assemble::assemble(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {

@@ -1,27 +1,26 @@
 //! What the control plane asks of the address map: tenants, shares, locations, checks.
 
-use std::collections::HashMap;
+mod sharing;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use address_map::attr::{Caller, FileKind};
 use address_map::check;
 use address_map::error::{MapError, Refusal};
-use address_map::ids::{Ino, NodeId, PoolId, Slot, TenantId};
+use address_map::ids::{Ino, PoolId, ShareId, Slot, TenantId};
 use address_map::map::Tree;
 use address_map::name::LogicalPath;
-use address_map::namespace::{create, extent, lookup, object, share, tenant};
-use address_map::record::{Entry, Grant, Injection, Inode, Layout, ObjectRef, Usage};
+use address_map::namespace::{extent, lookup, object, share, tenant};
+use address_map::record::{Entry, Grant, Inode, Layout, ObjectRef, Usage};
 use address_map::shard::Records;
-use address_map::wire::Stale;
 
-use crate::logging::chain;
 use crate::resource::PoolSpec;
 use crate::services::{
-    CheckSummary, GlobalRange, GrantOrder, GrantOutcome, Located, MapService, PoolObserved, PoolService,
-    Receipt, RevokeOrder, ServiceError, TenantSetup,
+    CheckSummary, DroppedShare, GlobalRange, GrantOrder, GrantOutcome, Located, MapService, PoolObserved,
+    PoolService, Receipt, RevokeOrder, ServiceError, TenantSetup,
 };
 use crate::session::DataPlane;
+use sharing::shareable;
 
 /// Serves the control plane from the data plane's map and pools.
 pub struct PlaneServices {
@@ -82,46 +81,6 @@ impl PlaneServices {
             path: Some(path),
             host: Some(pool.host().to_owned()),
         })
-    }
-
-    fn inject(&self, order: &GrantOrder, root: Ino, kind: FileKind) -> Result<Injection, MapError> {
-        let grantee = self.plane.map.tree(order.grantee)?;
-        let (parents, name) = order.target.split_last().ok_or(Refusal::Exists)?;
-        grantee.write(|txn| {
-            if let Some((_, there)) = share::injections(txn)?.into_iter().find(|(_, i)| i.share == order.id) {
-                return Ok(there);
-            }
-            let owner = txn.need_inode(Ino::ROOT)?;
-            let caller = Caller { uid: owner.uid, gid: owner.gid };
-            let parent = create::create_directories(txn, parents, caller)?;
-            let injection =
-                Injection { share: order.id, owner: order.owner, root, parent, name: name.clone() };
-            share::inject(txn, &injection, kind)?;
-            Ok(injection)
-        })
-    }
-
-    /// Tells the grantee's mounts that a name of theirs leads somewhere else now, and waits until they know.
-    fn announce(&self, grantee: TenantId, slot: Option<Slot>, injection: &Injection) -> (usize, usize) {
-        let sessions = self.plane.hub.sessions_of(grantee);
-        let parent = NodeId::new(Slot::OWN, injection.parent);
-        let mut stale = vec![Stale::Entry { parent, name: injection.name.clone() }];
-        stale.extend(slot.map(Stale::Slot));
-        let items: HashMap<_, _> = sessions.iter().map(|session| (session.id(), stale.clone())).collect();
-        let told = items.len();
-        (self.plane.hub.push_and_wait(items), told)
-    }
-
-    fn path_of(&self, tree: &Tree, injection: &Injection) -> Result<LogicalPath, MapError> {
-        let mut names = vec![injection.name.clone()];
-        let mut at = injection.parent;
-        while at != Ino::ROOT {
-            let parent = lookup::inode(&tree.view(), at)?.parent;
-            names.push(lookup::name_of(&tree.view(), parent, at)?);
-            at = parent;
-        }
-        names.reverse();
-        Ok(LogicalPath::from_names(names))
     }
 }
 
@@ -202,23 +161,16 @@ impl MapService for PlaneServices {
     }
 
     fn revoke(&self, order: &RevokeOrder) -> Result<Receipt, ServiceError> {
-        let owner = self.tree(order.owner)?;
-        // The owner's record first: from the moment it is visible every request is refused.
-        let revoked = owner.write(|txn| share::revoke(txn, order.id)).map_err(map_failed)?;
-        if let Some(grant) = revoked {
-            self.plane.grants.replace(order.owner, order.id, grant);
-        }
-        let Ok(grantee) = self.plane.map.tree(order.grantee) else { return Ok(Receipt::default()) };
-        let dropped = grantee.write(|txn| share::drop_injection(txn, order.id)).map_err(map_failed)?;
-        self.plane.committer.wait_durable().map_err(map_failed)?;
-        let Some((slot, injection)) = dropped else { return Ok(Receipt::default()) };
-        let (forgot, told) = self.announce(order.grantee, Some(slot), &injection);
-        let unreached = told.saturating_sub(forgot);
-        Ok(Receipt {
-            mounts_dropped: u32::try_from(forgot).unwrap_or(u32::MAX),
-            mounts_unreached: (0..unreached).map(|_| crate::pool::this_host()).collect(),
-            last_lease_ends: None,
-        })
+        self.take_back(order)
+    }
+
+    fn is_injected(&self, grantee: TenantId, id: ShareId) -> Result<bool, ServiceError> {
+        let found = share::injections(&self.tree(grantee)?.view()).map_err(map_failed)?;
+        Ok(found.iter().any(|(_, injection)| injection.share == id))
+    }
+
+    fn drop_share(&self, grantee: TenantId, path: &LogicalPath) -> Result<DroppedShare, ServiceError> {
+        self.drop_from_tree(grantee, path)
     }
 
     fn locate(&self, id: TenantId, path: &LogicalPath) -> Result<Located, ServiceError> {
@@ -256,19 +208,6 @@ impl MapService for PlaneServices {
     }
 }
 
-impl PlaneServices {
-    /// Something at the grantee is in the way: the grant is taken back, as nobody can use it.
-    fn not_injected(&self, order: &GrantOrder, error: &MapError) -> Result<GrantOutcome, ServiceError> {
-        let undo = RevokeOrder { id: order.id, owner: order.owner, grantee: order.grantee };
-        self.revoke(&undo)?;
-        match error.refusal() {
-            Refusal::Exists => Ok(GrantOutcome::NameTaken),
-            Refusal::Io => Err(ServiceError::Unavailable(chain(error))),
-            refusal => Ok(GrantOutcome::Refused(format!("{}: {refusal}", order.target))),
-        }
-    }
-}
-
 impl PoolService for PlaneServices {
     fn ensure_pool(&self, id: PoolId, name: &str, spec: &PoolSpec) -> Result<PoolObserved, ServiceError> {
         let path = &spec.posix.path;
@@ -292,25 +231,6 @@ impl PoolService for PlaneServices {
         self.pool_names.remove(&id);
         Ok(())
     }
-}
-
-/// What a path of the owner leads to, if it can be shared.
-fn shareable(owner: &Tree, path: &LogicalPath) -> Result<(Ino, FileKind), ServiceError> {
-    let (_, entry) = lookup::walk(&owner.view(), path.names()).map_err(|error| match error.refusal() {
-        Refusal::CrossesShare => not_ones_own(path),
-        _ => ServiceError::NotFound(format!("there is no {path}")),
-    })?;
-    match entry {
-        Entry::Inode { ino, kind: kind @ (FileKind::File | FileKind::Directory) } => Ok((ino, kind)),
-        Entry::Inode { .. } => {
-            Err(ServiceError::Invalid(format!("{path} is neither a file nor a directory")))
-        }
-        Entry::Injected { .. } => Err(not_ones_own(path)),
-    }
-}
-
-fn not_ones_own(path: &LogicalPath) -> ServiceError {
-    ServiceError::Invalid(format!("{path} belongs to a share from another tenant and cannot be shared on"))
 }
 
 fn random_key() -> Result<u128, ServiceError> {

@@ -109,6 +109,8 @@ pub struct RevokeOrder {
     pub owner: TenantId,
     /// Who saw it.
     pub grantee: TenantId,
+    /// Every VMDS of the grantee is replaced, so that no descriptor survives.
+    pub hard: bool,
 }
 
 /// What taking a share back reached.
@@ -120,6 +122,17 @@ pub struct Receipt {
     pub mounts_unreached: Vec<String>,
     /// When the last address that was given out stops working; `None`: none is out.
     pub last_lease_ends: Option<SystemTime>,
+    /// Processes that were ended, and others started in their place; only if it was asked for.
+    pub processes_replaced: u32,
+}
+
+/// A share that its grantee has dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DroppedShare {
+    /// Its number.
+    pub id: ShareId,
+    /// Mounts that forgot it.
+    pub mounts_dropped: u32,
 }
 
 /// Where a logical path really is.
@@ -181,9 +194,15 @@ pub trait MapService: Send + Sync + 'static {
     /// now, whatever `target` says.
     fn grant(&self, order: &GrantOrder) -> Result<GrantOutcome, ServiceError>;
 
-    /// Takes a share back: refused from the moment this returns at the latest. One that was never granted, or is
-    /// revoked already, has an empty receipt or the same again.
+    /// Takes a share back, durably: refused from the moment this returns at the latest. One that was never granted, or
+    /// is revoked already, has an empty receipt or the same again. A hard one has ended the processes when it returns.
     fn revoke(&self, order: &RevokeOrder) -> Result<Receipt, ServiceError>;
+
+    /// Whether a share is (still) in the grantee's tree.
+    fn is_injected(&self, grantee: TenantId, id: ShareId) -> Result<bool, ServiceError>;
+
+    /// Removes a share's entry from the grantee's own tree, durably. The path must be the root of the share there.
+    fn drop_share(&self, grantee: TenantId, path: &LogicalPath) -> Result<DroppedShare, ServiceError>;
 
     /// Where a logical path of a tenant really is.
     fn locate(&self, id: TenantId, path: &LogicalPath) -> Result<Located, ServiceError>;
@@ -226,6 +245,8 @@ pub struct MountObserved {
     pub since: SystemTime,
     /// Why the last process ended, if it did not end well.
     pub last_error: Option<String>,
+    /// The mount is older than this controller, which has taken it over from one before.
+    pub taken_over: bool,
 }
 
 /// The agent: mounts of this node and the processes behind them.
@@ -237,6 +258,10 @@ pub trait MountService: Send + Sync + 'static {
     /// Unmounts; a directory where nothing of ours is mounted is unmounted already. Unless `lazy`, a mount in use is
     /// [`ServiceError::Busy`], naming the processes (number and command).
     fn umount(&self, dir: &Path, lazy: bool) -> Result<(), ServiceError>;
+
+    /// Replaces the VMDS of a mounted tenant by one of the program as it is now; applications notice a pause at most.
+    /// Returns when the new one serves. When the new one cannot take over, the old one goes on.
+    fn upgrade(&self, tenant: TenantId) -> Result<(), ServiceError>;
 
     /// All mounts of ours on this node.
     fn observe(&self) -> Vec<MountObserved>;

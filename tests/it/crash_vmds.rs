@@ -40,11 +40,10 @@ pub(crate) fn disturb(
 ) -> Pauses {
     let mut pauses = Pauses::default();
     for _ in 0..times {
-        pulse.wait(1 + random.below(BEATS_MAX));
-        loads.assert_running();
-        pauses.push(pulse.pause_by(&mut what));
+        pulse.wait(loads, 1 + random.below(BEATS_MAX));
+        pauses.push(pulse.pause_by(loads, &mut what));
     }
-    pulse.wait(BEATS_MAX);
+    pulse.wait(loads, BEATS_MAX);
     pauses
 }
 

@@ -108,7 +108,7 @@ fn kills_under_load_cost_no_operation() {
 }
 
 #[test]
-fn after_a_kill_of_the_controller_mounts_are_made_anew_and_nothing_is_lost() {
+fn after_a_kill_of_the_controller_the_mounts_go_on_and_nothing_is_lost() {
     let mut world = world();
     let (alice, bob) = (world.mounted("alice"), world.mounted("bob"));
     for round in 0..3 {

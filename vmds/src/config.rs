@@ -6,16 +6,19 @@ use tracing::level_filters::LevelFilter;
 /// The virtual metadata server of one tenant.
 ///
 /// This program is started by vmds-controller, which hands it a mounted FUSE device and its sockets as
-/// descriptors 3, 4 and 5. It is of no use on its own: to mount a tenant's file system, run `vmdsctl mount`.
+/// descriptors 3 to 7. It is of no use on its own: to mount a tenant's file system, run `vmdsctl mount`.
 #[derive(Debug, Parser)]
 #[command(name = "vmds", version)]
 pub(crate) struct Args {
     /// How much is logged to standard error.
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Level::Info)]
     pub(crate) log: Level,
-    /// The user to become before anything else.
+    /// The user to become, before anything is served.
     #[arg(long, value_name = "UID", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) uid: Option<u32>,
+    /// Serve without the sandbox. For debugging only: whoever takes the process over has the machine.
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
 }
 
 /// A level of logging.

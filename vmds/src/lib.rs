@@ -1,7 +1,8 @@
 //! The virtual metadata server of one tenant: a FUSE process that holds no secret.
 //!
-//! `vmds` is started by `vmds-controller` with three descriptors and nothing else: the FUSE device of a mount, a
-//! socket that carries the kernel's first message, and a socket to the controller. Data flows one way:
+//! `vmds` is started by `vmds-controller` with a few descriptors and nothing else: the FUSE device of a mount, a
+//! socket that carries the kernel's first message, a socket to the controller, and one on which another controller is
+//! awaited. It enters its [`sandbox`] before it says a word. Data flows one way:
 //! [`fuse`] decodes a request, [`fs`] decides, [`namespace`] answers from memory what it may, [`link`] asks the
 //! controller for the rest, [`data`] moves bytes through leased descriptors.
 //!
@@ -19,6 +20,7 @@ mod namespace;
 mod notices;
 mod privileges;
 mod run;
+pub mod sandbox;
 #[cfg(test)]
 mod testing;
 

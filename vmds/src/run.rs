@@ -19,6 +19,7 @@ use crate::fuse;
 use crate::link::{Link, LinkLimits};
 use crate::notices::Notices;
 use crate::privileges::become_user;
+use crate::sandbox;
 
 /// Descriptors that are not leases: standard streams, sockets, devices, and those on their way to be closed.
 const OTHER_DESCRIPTORS: usize = 64;
@@ -38,7 +39,7 @@ pub fn run() -> ExitCode {
     };
     log_to_stderr(args.log.into());
     abort_on_panic();
-    match serve(args.uid) {
+    match serve(args.uid, args.no_sandbox) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error:#}");
@@ -47,12 +48,15 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn serve(uid: Option<u32>) -> anyhow::Result<()> {
+fn serve(uid: Option<u32>, no_sandbox: bool) -> anyhow::Result<()> {
     let descriptors = descriptors_max();
-    if let Some(uid) = uid {
-        become_user(uid).with_context(|| format!("cannot become user {uid}"))?;
-    }
     let inherited = Inherited::take()?;
+    if no_sandbox {
+        serve_without_sandbox(uid)?;
+    } else {
+        let uid = uid.context("the sandbox needs a user to become: give --uid (or --no-sandbox to debug)")?;
+        sandbox::enter(uid)?;
+    }
     let (control, door) = (FrameSocket::from(inherited.control), FrameSocket::from(inherited.door));
     let (link, welcome) = Link::open(control, Some(door), LinkLimits::default())
         .context("cannot open a session with the controller")?;
@@ -73,6 +77,12 @@ fn serve(uid: Option<u32>) -> anyhow::Result<()> {
         .context("the FUSE session failed")?;
     info!("unmounted");
     Ok(())
+}
+
+/// Becomes the user, if there is one to become, and complains.
+fn serve_without_sandbox(uid: Option<u32>) -> anyhow::Result<()> {
+    error!("--no-sandbox: whoever takes this process over can do what its user can; never serve a tenant so");
+    uid.map_or(Ok(()), become_user).context("cannot become the user")
 }
 
 /// Raises the limit of open descriptors as far as allowed; returns how many leases fit.

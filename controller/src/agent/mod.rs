@@ -28,7 +28,7 @@ use crate::session::{DataPlane, Session};
 use passthrough::Control;
 use record::{MountRecord, Records};
 use server::Server;
-use supervise::{Parts, TenantMount};
+use supervise::{Parts, StartError, TenantMount};
 
 /// VMDSes run as this uid plus the tenant's number: far from the users of any directory service.
 const VMDS_UID_BASE: u32 = 1_900_000_000;
@@ -257,6 +257,27 @@ impl MountService for Agent {
         Ok(())
     }
 
+    fn upgrade(&self, tenant: TenantId) -> Result<(), ServiceError> {
+        let mount = self.mounts.lock().get(&tenant).cloned();
+        let mount = mount.ok_or_else(|| {
+            ServiceError::NotFound(
+                "the tenant is not mounted on this node; there is nothing to replace".into(),
+            )
+        })?;
+        mount.upgrade().map_err(|error| {
+            let sentence = chain(&error);
+            match error {
+                StartError::OtherTerms => ServiceError::Conflict(format!(
+                    "{sentence} to have the new one; until then the one before goes on"
+                )),
+                StartError::Start { .. } | StartError::Handshake(_) => {
+                    ServiceError::Unavailable(format!("{sentence}; the one before goes on"))
+                }
+                StartError::Late | StartError::Ending => ServiceError::Unavailable(sentence),
+            }
+        })
+    }
+
     fn observe(&self) -> Vec<MountObserved> {
         let mounts = self.mounts.lock();
         let mut seen = Vec::new();
@@ -383,8 +404,8 @@ fn detach_vmds(dir: &Path) -> io::Result<()> {
 }
 
 fn observed(tenant: TenantId, dir: &Path, mount: &TenantMount) -> MountObserved {
-    let supervise::Observed { pid, generation, serving, since, last_error } = mount.observe();
-    MountObserved { tenant, dir: dir.to_owned(), pid, generation, serving, since, last_error }
+    let supervise::Observed { pid, generation, serving, since, last_error, taken_over } = mount.observe();
+    MountObserved { tenant, dir: dir.to_owned(), pid, generation, serving, since, last_error, taken_over }
 }
 
 fn busy(dir: &Path, error: &io::Error) -> ServiceError {

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak};
 
-use crate::session::MountControl;
+use crate::session::{MountControl, Replaced};
 
 use super::supervise::TenantMount;
 
@@ -44,6 +44,10 @@ impl MountControl for Control {
         if let Some(mount) = self.mount.get().and_then(Weak::upgrade) {
             mount.kill();
         }
+    }
+
+    fn replace_vmds_and_wait(&self) -> Replaced {
+        self.mount.get().and_then(Weak::upgrade).map_or(Replaced::NoProcess, |mount| mount.replace_and_wait())
     }
 
     fn register(&self, file: BorrowedFd<'_>) -> Option<u32> {

@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,18 +15,21 @@ use thiserror::Error;
 use super::device;
 use super::server::{self, Server};
 use crate::logging::chain;
-use crate::session::{DataPlane, Session};
+use crate::session::{DataPlane, Replaced, Session};
 
 /// First delay before a VMDS that ended soon after its start is replaced; doubles each time.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// Longest delay.
 const BACKOFF_LAST: Duration = Duration::from_secs(30);
-/// A VMDS that served this long has proven itself: its successor starts at once.
-const PROVEN_AFTER: Duration = Duration::from_secs(10);
+/// A VMDS that served this long has proven itself: its successor starts at once. Starting one takes a few milliseconds,
+/// so that one that fails this often costs the node little.
+const PROVEN_AFTER: Duration = Duration::from_millis(250);
 /// VMDSes that may end soon after their start before the next one is delayed.
 const UNPROVEN_MAX: u32 = 3;
-/// How long a VMDS may take to end once its mount is gone.
+/// How long a VMDS may take to end once its mount is gone, or once it was killed.
 const END_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a replacement may take, from its start until it serves.
+const UPGRADE_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Why a VMDS could not be brought up.
 #[derive(Debug, Error)]
@@ -48,6 +51,19 @@ pub(super) enum StartError {
         "the new VMDS negotiates other features with the kernel than the one before; unmount and mount again"
     )]
     OtherTerms,
+    /// It was there, but its predecessor's place was not free in time.
+    #[error("the new VMDS did not take over within {} s", UPGRADE_DEADLINE.as_secs())]
+    Late,
+    /// Nothing is replaced any more.
+    #[error("the mount is being taken away")]
+    Ending,
+}
+
+/// A VMDS that has agreed with the kernel and waits for the word to begin.
+struct Prepared {
+    server: Server,
+    /// Lets its link become the link of the mount; dropped, the link ends.
+    turn: mpsc::Sender<()>,
 }
 
 /// What is seen of the process behind a mount.
@@ -63,6 +79,8 @@ pub(super) struct Observed {
     pub since: SystemTime,
     /// Why the last VMDS ended, or could not be started.
     pub last_error: Option<String>,
+    /// The mount is older than this controller.
+    pub taken_over: bool,
 }
 
 struct State {
@@ -72,7 +90,7 @@ struct State {
     /// When it was started, in the kernel's ticks.
     started: u64,
     /// A successor that waits for the word to begin.
-    next: Option<Server>,
+    next: Option<Prepared>,
     /// The mount is being taken away.
     ending: bool,
 }
@@ -97,6 +115,8 @@ pub(super) struct TenantMount {
     init_reply: OnceLock<Vec<u8>>,
     state: Mutex<State>,
     changed: Condvar,
+    /// One replacement at a time.
+    upgrading: Mutex<()>,
     /// Directories it is mounted on, in the order of mounting.
     pub dirs: Mutex<Vec<PathBuf>>,
 }
@@ -104,9 +124,9 @@ pub(super) struct TenantMount {
 impl TenantMount {
     /// A mount whose first VMDS serves when this returns.
     pub(super) fn start(parts: Parts) -> Result<Arc<Self>, StartError> {
-        let mount = Self::new(parts, 0);
-        let mut first = mount.prepare()?;
-        mount.begin(&mut first)?;
+        let mount = Self::new(parts, 0, false);
+        let first = mount.prepare()?;
+        let first = mount.begin(first)?;
         mount.supervise_from(first)?;
         Ok(mount)
     }
@@ -119,23 +139,24 @@ impl TenantMount {
         generation: u32,
         init_reply: Vec<u8>,
     ) -> Result<Arc<Self>, StartError> {
-        let mount = Self::new(parts, generation);
+        let mount = Self::new(parts, generation, true);
         let _ = mount.init_reply.set(init_reply);
         mount.note_serving(&server).map_err(|source| mount.start_error(source))?;
-        mount.converse(link, generation).map_err(|source| mount.start_error(source))?;
+        mount.converse(link, generation, || true).map_err(|source| mount.start_error(source))?;
         mount.supervise_from(server)?;
         Ok(mount)
     }
 
-    fn new(parts: Parts, generation: u32) -> Arc<Self> {
-        let observed =
-            Observed { pid: 0, generation, serving: false, since: SystemTime::now(), last_error: None };
+    fn new(parts: Parts, generation: u32, taken_over: bool) -> Arc<Self> {
+        let since = SystemTime::now();
+        let observed = Observed { pid: 0, generation, serving: false, since, last_error: None, taken_over };
         let state = State { observed, process: None, started: 0, next: None, ending: false };
         Arc::new(Self {
             parts,
             init_reply: OnceLock::new(),
             state: Mutex::new(state),
             changed: Condvar::new(),
+            upgrading: Mutex::default(),
             dirs: Mutex::default(),
         })
     }
@@ -199,21 +220,54 @@ impl TenantMount {
         }
     }
 
-    /// Replaces the VMDS by one of the program as it is now. If the new one does not get along with the kernel as it
-    /// was told before, the old one goes on and nothing has happened.
+    /// Replaces the VMDS by one of the program as it is now, and waits until that one serves. If the new one does not
+    /// get along with the kernel as it was told before, the old one goes on and nothing has happened.
     pub(super) fn upgrade(self: &Arc<Self>) -> Result<(), StartError> {
-        let serving = self.parts.session.link();
-        match self.prepare() {
-            Ok(next) => {
-                self.state.lock().next = Some(next);
-                self.kill();
-                Ok(())
-            }
-            Err(error) => {
-                self.parts.session.set_link(serving);
-                Err(error)
+        let _alone = self.upgrading.lock();
+        let deadline = Instant::now() + UPGRADE_DEADLINE;
+        let next = self.prepare()?;
+        let mut state = self.state.lock();
+        let before = state.observed.pid;
+        state.next = Some(next);
+        if let Some(process) = &state.process {
+            server::kill(process);
+        }
+        self.changed.notify_all();
+        let mut outcome = Ok(());
+        while outcome.is_ok() && (!state.observed.serving || state.observed.pid == before) {
+            if state.ending {
+                outcome = Err(StartError::Ending);
+            } else if self.changed.wait_until(&mut state, deadline).timed_out() {
+                outcome = Err(StartError::Late);
             }
         }
+        let unused = state.next.take();
+        drop(state);
+        unused.into_iter().for_each(end_of_failed);
+        outcome
+    }
+
+    /// Replaces the VMDS at any price, and waits until the one that is there now has ended.
+    pub(super) fn replace_and_wait(self: &Arc<Self>) -> Replaced {
+        let before = self.observe().pid;
+        if before == 0 {
+            return Replaced::NoProcess;
+        }
+        // With a successor that waits already, applications notice least.
+        if let Err(error) = self.upgrade() {
+            tracing::warn!(tenant = %self.tenant_name(), error = %chain(&error), "ending a VMDS without a successor");
+        }
+        let deadline = Instant::now() + END_DEADLINE;
+        let mut state = self.state.lock();
+        while state.observed.pid == before {
+            if let Some(process) = &state.process {
+                server::kill(process);
+            }
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                return Replaced::StillThere;
+            }
+        }
+        Replaced::Done
     }
 
     /// Waits until the last VMDS has ended, however long it takes.
@@ -247,7 +301,7 @@ impl TenantMount {
     }
 
     /// Brings up a VMDS that agrees with the kernel and waits for the word to begin.
-    fn prepare(self: &Arc<Self>) -> Result<Server, StartError> {
+    fn prepare(self: &Arc<Self>) -> Result<Prepared, StartError> {
         let Parts { program, uid, tenant_name, device, init_request, .. } = &self.parts;
         let (server, link) = Server::start(program, *uid, tenant_name, device, init_request)
             .map_err(|e| self.start_error(e))?;
@@ -256,14 +310,19 @@ impl TenantMount {
             observed.generation += 1;
             observed.generation
         };
-        let agreed = self.converse(link, generation).map_err(|e| self.start_error(e)).and_then(|()| {
-            let reply = server.init_reply().map_err(StartError::Handshake)?;
-            self.agree(reply)
-        });
+        let (turn, its_turn) = mpsc::channel();
+        let next = Prepared { server, turn };
+        let agreed = self
+            .converse(link, generation, move || its_turn.recv().is_ok())
+            .map_err(|e| self.start_error(e))
+            .and_then(|()| {
+                let reply = next.server.init_reply().map_err(StartError::Handshake)?;
+                self.agree(reply)
+            });
         match agreed {
-            Ok(()) => Ok(server),
+            Ok(()) => Ok(next),
             Err(error) => {
-                end_of_failed(server);
+                end_of_failed(next);
                 Err(error)
             }
         }
@@ -283,9 +342,13 @@ impl TenantMount {
     }
 
     /// Lets a VMDS begin to serve.
-    fn begin(&self, server: &mut Server) -> Result<(), StartError> {
+    fn begin(&self, next: Prepared) -> Result<Server, StartError> {
+        let Prepared { mut server, turn } = next;
+        // If its link is gone, so is the VMDS; that is noticed like any other end.
+        let _ = turn.send(());
         server.begin().map_err(StartError::Handshake)?;
-        self.note_serving(server).map_err(|source| self.start_error(source))
+        self.note_serving(&server).map_err(|source| self.start_error(source))?;
+        Ok(server)
     }
 
     fn note_serving(&self, server: &Server) -> std::io::Result<()> {
@@ -297,18 +360,24 @@ impl TenantMount {
             state.observed.pid = server.pid();
             state.observed.serving = true;
             state.observed.since = SystemTime::now();
+            self.changed.notify_all();
         }
         (self.parts.on_change)(self);
         Ok(())
     }
 
-    /// Answers a VMDS's requests on a thread of their own, until the link breaks.
-    fn converse(&self, link: FrameSocket, generation: u32) -> std::io::Result<()> {
+    /// Answers a VMDS's requests on a thread of their own, from its turn until the link breaks.
+    fn converse(
+        &self,
+        link: FrameSocket,
+        generation: u32,
+        wait_for_turn: impl FnOnce() -> bool + Send + 'static,
+    ) -> std::io::Result<()> {
         let Parts { plane, session, tenant_name, .. } = &self.parts;
         let (plane, session, tenant) = (plane.clone(), session.clone(), tenant_name.clone());
         let thread = thread::Builder::new().name(format!("link-{tenant}"));
         thread.spawn(move || {
-            if let Err(error) = plane.serve(&session, link, generation) {
+            if let Err(error) = plane.serve(&session, link, generation, wait_for_turn) {
                 tracing::error!(%tenant, error = %chain(&error), "cutting off the VMDS");
             }
         })?;
@@ -326,11 +395,15 @@ impl TenantMount {
         self.changed.notify_all();
     }
 
-    /// Sleeps, unless the mount is taken away meanwhile.
+    /// Sleeps, unless the mount is taken away meanwhile or a successor is there.
     fn back_off(&self, delay: Duration) {
         let deadline = Instant::now() + delay;
         let mut state = self.state.lock();
-        while !state.ending && !self.changed.wait_until(&mut state, deadline).timed_out() {}
+        while !state.ending && state.next.is_none() {
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                return;
+            }
+        }
     }
 }
 
@@ -361,16 +434,15 @@ fn supervise(mount: &Weak<TenantMount>, first: Server) {
 }
 
 /// A VMDS that serves, tried until there is one; `None` when the mount is taken away meanwhile.
-fn successor(mount: &Arc<TenantMount>, planned: Option<Server>, delay: &mut Delay) -> Option<Server> {
-    let mut prepared = planned.map(Ok);
+fn successor(mount: &Arc<TenantMount>, planned: Option<Prepared>, delay: &mut Delay) -> Option<Server> {
+    let mut planned = planned;
     loop {
         if mount.is_ending() {
+            planned.into_iter().for_each(end_of_failed);
             return None;
         }
-        let begun = prepared.take().unwrap_or_else(|| mount.prepare()).and_then(|mut server| {
-            mount.begin(&mut server)?;
-            Ok(server)
-        });
+        let next = planned.take().or_else(|| mount.state.lock().next.take());
+        let begun = next.map_or_else(|| mount.prepare(), Ok).and_then(|next| mount.begin(next));
         match begun {
             Ok(server) => return Some(server),
             Err(error) => {
@@ -408,7 +480,8 @@ impl Delay {
     }
 }
 
-fn end_of_failed(mut server: Server) {
+fn end_of_failed(prepared: Prepared) {
+    let mut server = prepared.server;
     server.kill();
     if let Err(error) = server.wait() {
         tracing::warn!(%error, "cannot wait for a VMDS that was ended");
@@ -430,7 +503,7 @@ mod tests {
     #[test]
     fn a_crash_loop_backs_off_and_a_long_life_forgives() {
         let mut delay = Delay::default();
-        let short = Duration::from_secs(1);
+        let short = PROVEN_AFTER / 2;
         let delays: Vec<_> = (0..5).map(|_| delay.after(short).as_millis()).collect();
         assert_eq!(delays, [0, 0, 0, 100, 200]);
         (0..100).for_each(|_| assert!(delay.after(short) <= BACKOFF_LAST));

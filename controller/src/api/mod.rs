@@ -6,6 +6,8 @@
 //! | `GET`, `PUT`, `DELETE /v1/{kind}/{name}` | reads, wishes for, asks to go away (`purge=1`, `lazy=1`) |
 //! | `POST /v1/mounts[?wait=S]` | mounts and answers when it serves, or undoes it and says why not |
 //! | `GET /v1/tenants/{tenant}/locate?path=` | where a file really is |
+//! | `POST /v1/tenants/{tenant}/upgrade` | replaces its VMDS by the program as it is now |
+//! | `POST /v1/tenants/{tenant}/drop?path=` | removes a share from its tree |
 //! | `POST /v1/check[?tenant=]` | looks for contradictions in the map |
 //! | `GET /v1/status`, `/metrics`, `/healthz` | overviews |
 //!
@@ -18,6 +20,7 @@ mod listen;
 mod mounts;
 mod overview;
 mod resources;
+mod tenants;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -39,6 +42,7 @@ pub use error::{ApiError, ErrorBody, ErrorInfo, ErrorKind, Result};
 pub use listen::{PeerListener, bind};
 pub use overview::{CheckReport, KindCount, LocatedView, MountView, RangeView, StatusReport};
 pub use resources::List;
+pub use tenants::{DropView, UpgradeView};
 pub use watch::{WatchChange, WatchLine};
 
 use crate::informer::Cache;
@@ -77,6 +81,8 @@ impl Api {
             .route("/v1/{kind}", get(resources::list).post(mounts::create))
             .route("/v1/{kind}/{name}", get(resources::read).put(resources::put).delete(resources::delete))
             .route("/v1/tenants/{tenant}/locate", get(overview::locate))
+            .route("/v1/tenants/{tenant}/upgrade", post(tenants::upgrade))
+            .route("/v1/tenants/{tenant}/drop", post(tenants::drop_share))
             .route("/v1/check", post(overview::check))
             .route("/v1/status", get(overview::status))
             .route("/metrics", get(overview::metrics))

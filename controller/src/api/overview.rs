@@ -60,6 +60,9 @@ pub struct MountView {
     pub pid: Option<u32>,
     /// How many processes have answered so far.
     pub generation: u32,
+    /// It is older than the controller, which has taken it over from one before.
+    #[serde(default)]
+    pub taken_over: bool,
 }
 
 pub(super) async fn status(
@@ -83,6 +86,7 @@ pub(super) async fn status(
                         serving: mount.status.serving,
                         pid: mount.status.pid,
                         generation: mount.status.vmds_generation,
+                        taken_over: mount.status.taken_over,
                     });
                 }
             }

@@ -240,3 +240,50 @@ async fn usage_is_told_as_it_is_now() {
     assert_eq!(list["items"][0]["status"]["usage"]["bytes"], 7);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vmds_is_replaced_for_those_who_may() {
+    let server = Server::start().await;
+    let upgrade = |uid, tenant: &str| {
+        let path = format!("/v1/tenants/{tenant}/upgrade");
+        let server = &server;
+        async move { server.ask(uid, "POST", &path, None).await }
+    };
+    assert_eq!(upgrade(ALICE, "a").await.0, 404, "it is not mounted");
+    server.make("mounts/m", json!({"tenant": "a", "dir": "/m"})).await;
+    for (uid, pid) in [(0, 4243), (ALICE, 4244)] {
+        let (status, view) = upgrade(uid, "a").await;
+        assert_eq!((status, &view["pid"], &view["pidBefore"]), (200, &json!(pid), &json!(pid - 1)));
+    }
+    for (uid, tenant) in [(MALLORY, "a"), (ALICE, "b"), (0, "nobody")] {
+        let (status, answer) = upgrade(uid, tenant).await;
+        let sentence = format!("there is no tenant '{tenant}'");
+        assert_eq!((status, answer["error"]["message"].as_str()), (404, Some(sentence.as_str())));
+    }
+    *server.fixture.mounts.fails.lock() = Some("other terms; the one before goes on".to_owned());
+    let (status, answer) = upgrade(0, "a").await;
+    assert_eq!((status, answer["error"]["kind"].as_str()), (409, Some("Conflict")));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grantee_drops_a_share_and_the_owner_learns_of_it() {
+    let server = Server::start().await;
+    assert_eq!(server.ask(0, "PUT", "/v1/shares/b-s", share("b", "a")).await.0, 201);
+    server.until("shares/b-s", |share| share["status"]["path"] == "/shares/b/d").await;
+    let drop = |uid, tenant: &str, path: &str| {
+        let path = format!("/v1/tenants/{tenant}/drop?path={path}");
+        let server = &server;
+        async move { server.ask(uid, "POST", &path, None).await }
+    };
+    assert_eq!(drop(MALLORY, "a", "/shares/b/d").await.0, 404);
+    assert_eq!(drop(ALICE, "b", "/d").await.0, 404, "the owner revokes instead");
+    assert_eq!(drop(ALICE, "a", "/elsewhere").await.0, 422);
+    assert_eq!(drop(ALICE, "a", "shares").await.0, 422);
+    let (status, view) = drop(ALICE, "a", "/shares/b/d").await;
+    assert_eq!((status, &view["mountsDropped"]), (200, &json!(1)));
+    let dropped = |share: &Value| share["status"]["conditions"][0]["reason"] == "Dropped";
+    let told = server.until("shares/b-s", dropped).await;
+    assert_eq!(told["status"]["conditions"][0]["status"], "False");
+    server.stop().await;
+}

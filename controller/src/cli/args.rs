@@ -135,6 +135,15 @@ pub(super) enum TenantCommand {
         /// Its name.
         name: String,
     },
+    /// Replace the running VMDS of a tenant by the program as it is now; applications notice a short pause at most.
+    Upgrade {
+        /// Its name.
+        #[arg(required_unless_present = "all")]
+        name: Option<String>,
+        /// All tenants that are mounted, one after the other.
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
+    },
     /// Delete a tenant.
     Delete {
         /// Its name.
@@ -250,6 +259,15 @@ pub(super) enum ShareCommand {
         /// Only from this tenant.
         #[arg(value_name = "TO")]
         to: Option<String>,
+        /// Replace every process that may still hold descriptors of it.
+        #[arg(long)]
+        hard: bool,
+    },
+    /// Remove a share that another tenant has granted from one's own tree.
+    Drop {
+        /// Where it is, like beta:/shares/alpha/data.
+        #[arg(value_name = "TENANT:/PATH", value_parser = parse_tenant_path)]
+        at: TenantPath,
     },
     /// List shares.
     List {
@@ -295,6 +313,26 @@ mod tests {
     }
 
     #[test]
+    fn upgrades_revocations_and_drops() {
+        for (line, expected) in
+            [("tenant upgrade a", (Some("a"), false)), ("tenant upgrade --all", (None, true))]
+        {
+            let Ok(Command::Tenant(TenantCommand::Upgrade { name, all })) = parse(line) else {
+                panic!("{line}")
+            };
+            assert_eq!((name.as_deref(), all), expected);
+        }
+        for (line, expected) in [("share revoke s", false), ("share revoke a:/d b --hard", true)] {
+            let Ok(Command::Share(ShareCommand::Revoke { hard, .. })) = parse(line) else { panic!("{line}") };
+            assert_eq!(hard, expected);
+        }
+        let Ok(Command::Share(ShareCommand::Drop { at })) = parse("share drop b:/shares/a/d") else {
+            panic!()
+        };
+        assert_eq!((at.tenant.as_str(), at.path.as_str()), ("b", "/shares/a/d"));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for line in [
             "share grant a:/d b",
@@ -306,6 +344,10 @@ mod tests {
             "tenant create a --pool p --sla-class shared",
             "tenant create a --sla-class best",
             "tenant create a --quota-bytes lots",
+            "tenant upgrade",
+            "tenant upgrade a --all",
+            "share drop b",
+            "share drop b:d",
             "get secrets",
             "status --timeout soon",
             "explode",

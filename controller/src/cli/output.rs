@@ -155,12 +155,13 @@ fn draw_status(report: &StatusReport, lines: bool) -> String {
     if !report.mounts.is_empty() {
         let mount = |m: &crate::api::MountView| {
             let pid = m.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-            let serving = if m.serving { "yes" } else { "no" }.to_owned();
-            vec![m.dir.display().to_string(), m.tenant.clone(), serving, pid, m.generation.to_string()]
+            let word = |holds| if holds { "yes" } else { "no" }.to_owned();
+            let (dir, generation) = (m.dir.display().to_string(), m.generation.to_string());
+            vec![dir, m.tenant.clone(), word(m.serving), pid, generation, word(m.taken_over)]
         };
         let rows = report.mounts.iter().map(mount).collect();
         text += "\n";
-        text += &draw(&["DIR", "TENANT", "SERVING", "PID", "GENERATION"], rows, lines);
+        text += &draw(&["DIR", "TENANT", "SERVING", "PID", "GENERATION", "TAKEN OVER"], rows, lines);
     }
     text
 }
@@ -254,6 +255,7 @@ mod tests {
                 serving: true,
                 pid: Some(42),
                 generation: 1,
+                taken_over: true,
             }],
         };
         assert_eq!(
@@ -261,8 +263,8 @@ mod tests {
             "vmds-controller 0.1.0, up 1h 1m 1s\n\n\
              KIND    TOTAL  READY\n\
              mounts  1      1\n\n\
-             DIR     TENANT  SERVING  PID  GENERATION\n\
-             /mnt/a  alpha   yes      42   1\n"
+             DIR     TENANT  SERVING  PID  GENERATION  TAKEN OVER\n\
+             /mnt/a  alpha   yes      42   1           yes\n"
         );
     }
 }

@@ -6,9 +6,10 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::args::ShareCommand;
+use super::client::{encoded, resource_path};
 use super::typed::{Expiry, Receiver, TenantPath, parse_tenant_path};
 use super::{CliError, Run, output, wait};
-use crate::api::List;
+use crate::api::{DropView, List};
 use crate::resource::{Kind, Manifest, Object, Resource, Share, ShareReceipt, generated_share_name};
 
 pub(super) async fn execute(run: &Run, command: ShareCommand) -> Result<(), CliError> {
@@ -18,7 +19,8 @@ pub(super) async fn execute(run: &Run, command: ShareCommand) -> Result<(), CliE
             let name = name.unwrap_or_else(|| generated_share_name(&from.tenant, &from.path, random()));
             grant(run, &name, spec).await
         }
-        ShareCommand::Revoke { what, to } => revoke(run, &what, to.as_deref()).await,
+        ShareCommand::Revoke { what, to, hard } => revoke(run, &what, to.as_deref(), hard).await,
+        ShareCommand::Drop { at } => drop_share(run, &at).await,
         ShareCommand::List { tenant } => list(run, tenant.as_deref()).await,
     }
 }
@@ -78,13 +80,13 @@ async fn list(run: &Run, tenant: Option<&str>) -> Result<(), CliError> {
     output::show(run.format, &list, || output::resources(Kind::Share, &list.items))
 }
 
-async fn revoke(run: &Run, what: &str, to: Option<&str>) -> Result<(), CliError> {
+async fn revoke(run: &Run, what: &str, to: Option<&str>, hard: bool) -> Result<(), CliError> {
     let meant = if what.contains(':') {
         let from = parse_tenant_path(what)
             .map_err(|hint| CliError::new(format!("'{what}' is not a share")).hint(hint))?;
-        meant(shares(run).await?.items, &from, to)
+        meant(shares(run).await?.items, &from, to, hard)
     } else {
-        let object: Object = run.client.get(&super::client::resource_path(Kind::Share, what)).await?;
+        let object: Object = run.client.get(&resource_path(Kind::Share, what)).await?;
         vec![object]
             .into_iter()
             .filter(|object| to.is_none_or(|to| object.spec["to"]["tenant"] == to))
@@ -96,13 +98,13 @@ async fn revoke(run: &Run, what: &str, to: Option<&str>) -> Result<(), CliError>
     }
     let mut revoked = Vec::new();
     for object in &meant {
-        revoked.push(revoke_one(run, object).await?);
+        revoked.push(revoke_one(run, object, hard).await?);
     }
     output::show(run.format, &revoked, || revoked.iter().map(told).collect())
 }
 
-/// The shares of a path that have not ended, to one tenant or to all.
-fn meant(all: Vec<Object>, from: &TenantPath, to: Option<&str>) -> Vec<Object> {
+/// The shares of a path that have not ended, to one tenant or to all. What has ended softly can still end hard.
+fn meant(all: Vec<Object>, from: &TenantPath, to: Option<&str>, hard: bool) -> Vec<Object> {
     let same_path = |path: &str| {
         path.split('/').filter(|s| !s.is_empty()).eq(from.path.split('/').filter(|s| !s.is_empty()))
     };
@@ -111,15 +113,18 @@ fn meant(all: Vec<Object>, from: &TenantPath, to: Option<&str>) -> Vec<Object> {
             share.spec.from.tenant == from.tenant
                 && same_path(&share.spec.from.path)
                 && to.is_none_or(|to| share.spec.to.tenant == to)
-                && share.status.receipt.is_none()
+                && share.status.receipt.as_ref().is_none_or(|receipt| hard && !receipt.hard)
         })
     };
     all.into_iter().filter(fits).collect()
 }
 
-async fn revoke_one(run: &Run, object: &Object) -> Result<Object, CliError> {
+async fn revoke_one(run: &Run, object: &Object, hard: bool) -> Result<Object, CliError> {
     let mut spec = object.spec.clone();
     spec["revoked"] = json!(true);
+    if hard {
+        spec["hardRevoke"] = json!(true);
+    }
     // Nothing else of a share can change in a way that revoking would undo: no version is expected.
     let manifest = Manifest::new(Kind::Share, object.name(), spec);
     let (_, going) = run.client.put(Kind::Share, object.name(), &manifest).await?;
@@ -137,17 +142,40 @@ fn told(object: &Object) -> String {
 }
 
 fn receipt_told(receipt: &ShareReceipt) -> String {
-    let mounts = |n: u32| if n == 1 { "1 mount".to_owned() } else { format!("{n} mounts") };
+    let some =
+        |n: u32, one: &str, many: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {many}") };
     let mut text = format!("  nothing more can be opened through it since {}\n", receipt.at);
-    text += &format!("  {} dropped it\n", mounts(receipt.mounts_dropped));
+    let closed = some(receipt.mounts_dropped, "mount closed what it", "mounts closed what they");
+    text += &format!("  {closed} had open through it");
+    text += if receipt.hard || receipt.mounts_dropped == 0 {
+        "\n"
+    } else {
+        "; a process that was taken over could still hold descriptors: use --hard to replace it\n"
+    };
+    if receipt.hard {
+        let replaced = some(receipt.processes_replaced, "process was", "processes were");
+        text += &format!("  {replaced} replaced; no descriptor survives\n");
+    }
     if !receipt.mounts_unreached.is_empty() {
         let names = output::harmless(&receipt.mounts_unreached.join(", "));
         text += &format!("  not reached (refused at their next request): {names}\n");
     }
-    text + &match receipt.last_lease_ends {
-        Some(end) => format!("  files already open through it may be read until {end}\n"),
-        None => "  no file is open through it\n".to_owned(),
+    if let Some(end) = receipt.last_lease_ends {
+        text += &format!("  files already open through it may be read until {end}\n");
     }
+    text
+}
+
+async fn drop_share(run: &Run, at: &TenantPath) -> Result<(), CliError> {
+    let tenant = resource_path(Kind::Tenant, &at.tenant);
+    let path = format!("{tenant}/drop?path={}", encoded(&at.path));
+    let dropped: DropView = run.client.post(&path, &Value::Null, run.timeout).await?;
+    output::show(run.format, &dropped, || {
+        let DropView { tenant, path, mounts_dropped } = &dropped;
+        let mounts =
+            if *mounts_dropped == 1 { "1 mount".to_owned() } else { format!("{mounts_dropped} mounts") };
+        format!("dropped {tenant}:{path}; {mounts} forgot it\n")
+    })
 }
 
 #[cfg(test)]
@@ -181,11 +209,13 @@ mod tests {
         };
         let names = |to: Option<&str>| {
             let from = parse_tenant_path("a:/d").unwrap();
-            meant(all(), &from, to).iter().map(|o| o.name().to_owned()).collect::<Vec<_>>()
+            meant(all(), &from, to, false).iter().map(|o| o.name().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(names(None), ["s1", "s2"]);
         assert_eq!(names(Some("c")), ["s2"]);
         assert!(names(Some("d")).is_empty());
+        let hard = meant(all(), &parse_tenant_path("a:/d").unwrap(), Some("b"), true);
+        assert_eq!(hard.iter().map(Object::name).collect::<Vec<_>>(), ["s1", "s3"]);
     }
 
     #[test]
@@ -205,21 +235,45 @@ mod tests {
     #[test]
     fn a_receipt_claims_no_more_than_is_true() {
         let at = Time::parse("2031-05-07T12:00:00Z").unwrap();
-        let mut receipt =
-            ShareReceipt { at, mounts_dropped: 1, mounts_unreached: Vec::new(), last_lease_ends: None };
+        let mut receipt = ShareReceipt {
+            at,
+            mounts_dropped: 1,
+            mounts_unreached: Vec::new(),
+            last_lease_ends: None,
+            hard: false,
+            processes_replaced: 0,
+        };
+        let since = "  nothing more can be opened through it since 2031-05-07T12:00:00Z\n";
+        let or_hard =
+            "; a process that was taken over could still hold descriptors: use --hard to replace it\n";
         assert_eq!(
             receipt_told(&receipt),
-            "  nothing more can be opened through it since 2031-05-07T12:00:00Z\n  1 mount dropped it\n  \
-             no file is open through it\n"
+            format!("{since}  1 mount closed what it had open through it{or_hard}")
         );
         receipt.mounts_dropped = 2;
         receipt.mounts_unreached = vec!["/mnt/b".to_owned()];
         receipt.last_lease_ends = Some(at);
         assert_eq!(
             receipt_told(&receipt),
-            "  nothing more can be opened through it since 2031-05-07T12:00:00Z\n  2 mounts dropped it\n  \
-             not reached (refused at their next request): /mnt/b\n  \
-             files already open through it may be read until 2031-05-07T12:00:00Z\n"
+            format!(
+                "{since}  2 mounts closed what they had open through it{or_hard}  \
+                 not reached (refused at their next request): /mnt/b\n  \
+                 files already open through it may be read until 2031-05-07T12:00:00Z\n"
+            )
+        );
+        let hard = ShareReceipt {
+            hard: true,
+            processes_replaced: 2,
+            mounts_unreached: Vec::new(),
+            last_lease_ends: None,
+            ..receipt
+        };
+        assert_eq!(
+            receipt_told(&hard),
+            format!(
+                "{since}  2 mounts closed what they had open through it\n  \
+                 2 processes were replaced; no descriptor survives\n"
+            )
         );
     }
 }

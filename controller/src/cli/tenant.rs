@@ -1,9 +1,14 @@
 //! `vmdsctl tenant`.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
-use super::args::{TenantArguments, TenantCommand};
+use super::args::{Format, TenantArguments, TenantCommand};
+use super::client::resource_path;
+use super::wait::Progress;
 use super::{CliError, Run, output, resources, wait};
+use crate::api::{StatusReport, UpgradeView};
 use crate::resource::{Kind, Manifest, Object, to_value};
 
 pub(super) async fn execute(run: &Run, command: TenantCommand) -> Result<(), CliError> {
@@ -11,9 +16,14 @@ pub(super) async fn execute(run: &Run, command: TenantCommand) -> Result<(), Cli
         TenantCommand::Create(arguments) => create(run, &arguments).await,
         TenantCommand::List => resources::list(run, Kind::Tenant).await,
         TenantCommand::Show { name } => {
-            let object: Object = run.client.get(&super::client::resource_path(Kind::Tenant, &name)).await?;
+            let object: Object = run.client.get(&resource_path(Kind::Tenant, &name)).await?;
             output::show(run.format, &object, || output::describe(&object))
         }
+        TenantCommand::Upgrade { name: Some(name), .. } => {
+            let upgraded = upgrade(run, &name).await?;
+            output::show(run.format, &upgraded, || told(&upgraded))
+        }
+        TenantCommand::Upgrade { name: None, .. } => upgrade_all(run).await,
         TenantCommand::Delete { name, purge } => {
             resources::delete(run, Kind::Tenant, &name, purge, false).await
         }
@@ -28,6 +38,48 @@ async fn create(run: &Run, arguments: &TenantArguments) -> Result<(), CliError> 
         let id = &made.status["tenantId"];
         format!("tenant '{}' is ready: number {id}, files go to pool '{pool}'\n", made.name())
     })
+}
+
+async fn upgrade(run: &Run, name: &str) -> Result<UpgradeView, CliError> {
+    let mut progress = Progress::new(&format!("tenant {name}"));
+    progress.tell("its VMDS is being replaced");
+    let path = format!("{}/upgrade", resource_path(Kind::Tenant, name));
+    run.client.post(&path, &Value::Null, run.timeout).await
+}
+
+fn told(upgraded: &UpgradeView) -> String {
+    let UpgradeView { tenant, pid_before, pid, generation, .. } = upgraded;
+    format!("upgraded '{tenant}': process {pid_before} -> {pid}, generation {generation}\n")
+}
+
+/// One after the other; one that fails does not keep the others from it.
+async fn upgrade_all(run: &Run) -> Result<(), CliError> {
+    let report: StatusReport = run.client.get("/v1/status").await?;
+    let tenants: BTreeSet<String> = report.mounts.into_iter().map(|mount| mount.tenant).collect();
+    let (mut upgraded, mut failed) = (Vec::new(), 0);
+    for name in &tenants {
+        match upgrade(run, name).await {
+            Ok(done) => {
+                if run.format == Format::Table {
+                    output::emit(&told(&done))?;
+                }
+                upgraded.push(done);
+            }
+            Err(error) => {
+                failed += 1;
+                eprintln!("not upgraded '{name}': {}", output::harmless(&error.message));
+            }
+        }
+    }
+    output::show(run.format, &upgraded, || match tenants.len() {
+        0 => "no tenant is mounted\n".to_owned(),
+        all => format!("{} of {all} tenants upgraded\n", upgraded.len()),
+    })?;
+    match failed {
+        0 => Ok(()),
+        _ => Err(CliError::new(format!("{failed} of {} tenants were not upgraded", tenants.len()))
+            .hint("what was said of each is above; those go on as they were")),
+    }
 }
 
 /// What was typed; the rest is the controller's to fill in.

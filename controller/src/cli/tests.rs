@@ -95,6 +95,30 @@ async fn sharing_and_revoking() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn upgrading_revoking_hard_and_dropping() {
+    let server = Server::start().await;
+    assert!(fails(&server, "tenant upgrade a").await.starts_with("the tenant is not mounted"));
+    ctl(&server, "tenant upgrade --all").await.unwrap();
+    ctl(&server, "mount a /m").await.unwrap();
+    ctl(&server, "mount b /n").await.unwrap();
+    server.fixture.calls();
+    ctl(&server, "tenant upgrade a").await.unwrap();
+    ctl(&server, "tenant upgrade --all").await.unwrap();
+    assert_eq!(server.fixture.calls(), ["upgrade 1", "upgrade 1", "upgrade 2"]);
+    *server.fixture.mounts.fails.lock() = Some("other terms".to_owned());
+    assert_eq!(fails(&server, "tenant upgrade --all").await, "2 of 2 tenants were not upgraded");
+
+    ctl(&server, "share grant a:/d b --ro --name s").await.unwrap();
+    ctl(&server, "share revoke s").await.unwrap();
+    ctl(&server, "share revoke a:/d --hard").await.unwrap();
+    assert_eq!(server.fixture.object(Kind::Share, "s").status["receipt"]["hard"], true);
+    ctl(&server, "share grant a:/d b --ro --name t").await.unwrap();
+    ctl(&server, "share drop b:/shares/a/d").await.unwrap();
+    assert!(fails(&server, "share drop b:/shares/a/d").await.ends_with("is not the root of a share"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_applied_as_a_whole_and_its_errors_are_told() {
     let server = Server::start().await;
     let file = server.dir.path().join("f.yaml");

@@ -181,19 +181,19 @@ async fn take_back(run: &Run, object: &Object) {
 }
 
 /// One line on a terminal that says what is waited for, and goes away in the end.
-struct Progress {
+pub(super) struct Progress {
     what: String,
     last: String,
     on_terminal: bool,
 }
 
 impl Progress {
-    fn new(what: &str) -> Self {
+    pub(super) fn new(what: &str) -> Self {
         let last = "the controller has not looked yet".to_owned();
         Self { what: what.to_owned(), last, on_terminal: std::io::stderr().is_terminal() }
     }
 
-    fn tell(&mut self, why: &str) {
+    pub(super) fn tell(&mut self, why: &str) {
         self.last = why.to_owned();
         if self.on_terminal {
             let _ = write!(std::io::stderr(), "\r\x1b[Kwaiting for {}: {}", self.what, harmless(why));

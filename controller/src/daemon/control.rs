@@ -50,9 +50,9 @@ impl ControlPlane {
         let workers = Workers::start(reconcilers, &queues, &metrics);
         let mut tasks = JoinSet::new();
         tasks.spawn(inform(Arc::clone(&store), Arc::clone(&cache), Arc::clone(&queues)));
-        let (agent, told) = (Arc::clone(&services.mounts), Arc::clone(&queues));
+        let (agent, told, known) = (Arc::clone(&services.mounts), Arc::clone(&queues), Arc::clone(&cache));
         tasks.spawn(async move {
-            watch_mounts(agent, told).await;
+            watch_mounts(agent, told, known).await;
             anyhow!("the mounts are not being watched any more")
         });
         let (stop, stopping) = watch::channel(false);

@@ -3,9 +3,15 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
+
+/// How long a lock is waited for: a predecessor that was just killed has it until it has ended.
+pub const PREDECESSOR_ENDS_WITHIN: Duration = Duration::from_secs(3);
+/// Between two tries.
+const TRY_EVERY: Duration = Duration::from_millis(20);
 
 /// Why a directory could not be locked.
 #[derive(Debug, Error)]
@@ -38,37 +44,42 @@ fn of(pid: &Option<u32>) -> String {
 pub struct Locks(#[expect(dead_code, reason = "held open, never read")] Vec<File>);
 
 impl Locks {
-    /// Locks the directories, each once.
+    /// Locks the directories, each once, waiting `patience` at most for all of them.
     ///
     /// # Errors
-    /// One of them is locked by another process, or cannot be.
-    pub fn acquire(dirs: &[&Path]) -> Result<Self, LockError> {
+    /// One of them is still locked by another process then, or cannot be locked.
+    pub fn acquire(dirs: &[&Path], patience: Duration) -> Result<Self, LockError> {
+        let deadline = Instant::now() + patience;
         let mut real: Vec<PathBuf> =
             dirs.iter().map(|dir| dir.canonicalize().unwrap_or(dir.into())).collect();
         real.sort();
         real.dedup();
-        Ok(Self(real.iter().map(|dir| lock(dir)).collect::<Result<_, _>>()?))
+        Ok(Self(real.iter().map(|dir| lock(dir, deadline)).collect::<Result<_, _>>()?))
     }
 }
 
-fn lock(dir: &Path) -> Result<File, LockError> {
+fn lock(dir: &Path, deadline: Instant) -> Result<File, LockError> {
     let io = |source| LockError::Io { dir: dir.to_owned(), source };
     let path = dir.join("controller.lock");
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {
-            file.set_len(0).map_err(io)?;
-            write!(file, "{}", std::process::id()).map_err(io)?;
-            Ok(file)
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(TRY_EVERY);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+                return Err(LockError::Taken { dir: dir.to_owned(), pid });
+            }
+            Err(error) => return Err(io(error.into())),
         }
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut text = String::new();
-            let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            Err(LockError::Taken { dir: dir.to_owned(), pid })
-        }
-        Err(error) => Err(io(error.into())),
     }
+    file.set_len(0).map_err(io)?;
+    write!(file, "{}", std::process::id()).map_err(io)?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -78,11 +89,22 @@ mod tests {
     #[test]
     fn a_directory_is_locked_once() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let held = Locks::acquire(&[one.path(), one.path()]).unwrap();
-        let error = Locks::acquire(&[two.path(), one.path()]).unwrap_err().to_string();
+        let held = Locks::acquire(&[one.path(), one.path()], Duration::ZERO).unwrap();
+        let error = Locks::acquire(&[two.path(), one.path()], Duration::ZERO).unwrap_err().to_string();
         assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
         assert!(error.contains(&one.path().display().to_string()), "{error}");
         drop(held);
-        Locks::acquire(&[two.path(), one.path()]).unwrap();
+        Locks::acquire(&[two.path(), one.path()], Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_predecessor_that_is_ending_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = Locks::acquire(&[dir.path()], Duration::ZERO).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| Locks::acquire(&[dir.path()], Duration::from_secs(60)));
+            drop(held);
+            waiting.join().unwrap().unwrap();
+        });
     }
 }

@@ -6,27 +6,58 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use address_map::attr::Timestamp;
 use address_map::ids::PoolId;
 use dashmap::DashMap;
+use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
 pub use posix::PosixPool;
 
+/// A controller this young may not have opened all its pools yet: VMDSes that outlived the one before ask at once.
+const YOUNG_FOR: Duration = Duration::from_secs(10);
+/// How long a young controller waits for a pool.
+const OPENED_WITHIN: Duration = Duration::from_secs(5);
+
 /// The pools of this process, by number.
-#[derive(Default)]
 pub struct Pools {
     pools: DashMap<PoolId, Arc<PosixPool>>,
+    /// Until when a pool that is not known may still come.
+    young_until: Instant,
+    /// Held while one is added, and while one is looked for in order to wait.
+    opening: Mutex<()>,
+    one_more: Condvar,
+}
+
+impl Default for Pools {
+    fn default() -> Self {
+        Self::young_for(YOUNG_FOR)
+    }
 }
 
 impl Pools {
-    /// A pool that is known here.
+    fn young_for(young: Duration) -> Self {
+        let young_until = Instant::now() + young;
+        Self { pools: DashMap::new(), young_until, opening: Mutex::default(), one_more: Condvar::new() }
+    }
+
+    /// A pool that is known here. Right after the start one that is not is waited for.
     pub fn get(&self, id: PoolId) -> io::Result<Arc<PosixPool>> {
-        self.pools
-            .get(&id)
-            .map(|pool| pool.clone())
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("pool {id} is not open here")))
+        if let Some(pool) = self.pools.get(&id) {
+            return Ok(pool.clone());
+        }
+        let deadline = self.young_until.min(Instant::now() + OPENED_WITHIN);
+        let mut opening = self.opening.lock();
+        loop {
+            if let Some(pool) = self.pools.get(&id) {
+                return Ok(pool.clone());
+            }
+            if self.one_more.wait_until(&mut opening, deadline).timed_out() {
+                return Err(io::Error::new(io::ErrorKind::NotFound, format!("pool {id} is not open here")));
+            }
+        }
     }
 
     /// Opens a pool, or checks again one that is open.
@@ -38,7 +69,10 @@ impl Pools {
             return Ok(pool.clone());
         }
         let pool = Arc::new(PosixPool::open(directory, host)?);
+        let opening = self.opening.lock();
         self.pools.insert(id, pool.clone());
+        drop(opening);
+        self.one_more.notify_all();
         Ok(pool)
     }
 
@@ -63,4 +97,29 @@ pub fn set_mtime(file: &OwnedFd, mtime: Timestamp) -> io::Result<()> {
 /// The name of this host, as job managers know it.
 pub fn this_host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_young_controller_waits_for_its_pools() {
+        let (dir, pools) = (tempfile::tempdir().unwrap(), Pools::default());
+        std::thread::scope(|scope| {
+            let early = scope.spawn(|| pools.get(PoolId(1)));
+            pools.ensure(PoolId(2), dir.path().to_owned(), "here".into()).unwrap();
+            assert!(!early.is_finished(), "another pool is not that pool");
+            pools.ensure(PoolId(1), dir.path().to_owned(), "here".into()).unwrap();
+            early.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn later_an_unknown_pool_is_an_error_at_once() {
+        let pools = Pools::young_for(Duration::ZERO);
+        let asked = Instant::now();
+        assert_eq!(pools.get(PoolId(1)).err().unwrap().kind(), io::ErrorKind::NotFound);
+        assert!(asked.elapsed() < OPENED_WITHIN);
+    }
 }

@@ -129,7 +129,7 @@ impl PosixPool {
                     size: stat.st_size as u64,
                     blocks: stat.st_blocks as u64,
                     mtime: Timestamp::new(stat.st_mtime, stat.st_mtime_nsec as u32),
-                    }))
+                }))
             }
             Ok(_) => {
                 Err(io::Error::new(io::ErrorKind::InvalidData, format!("object {key} is not a regular file")))

@@ -62,9 +62,23 @@ impl MapService for FakeMap {
     }
 
     fn revoke(&self, order: &RevokeOrder) -> Result<Receipt, ServiceError> {
-        self.calls.lock().push(format!("revoke {}", order.id));
-        let dropped = if self.grants.lock().remove(&order.id).is_some() { 2 } else { 0 };
-        Ok(Receipt { mounts_dropped: dropped, ..Receipt::default() })
+        let how = if order.hard { " hard" } else { "" };
+        self.calls.lock().push(format!("revoke {}{how}", order.id));
+        let mounts_dropped = if self.grants.lock().remove(&order.id).is_some() { 2 } else { 0 };
+        Ok(Receipt { mounts_dropped, processes_replaced: u32::from(order.hard), ..Receipt::default() })
+    }
+
+    fn is_injected(&self, _grantee: TenantId, id: ShareId) -> Result<bool, ServiceError> {
+        Ok(self.grants.lock().contains_key(&id))
+    }
+
+    fn drop_share(&self, _grantee: TenantId, path: &LogicalPath) -> Result<DroppedShare, ServiceError> {
+        let mut grants = self.grants.lock();
+        let id = grants.iter().find(|(_, at)| *at == path).map(|(id, _)| *id);
+        let id = id.ok_or_else(|| ServiceError::Invalid(format!("{path} is not the root of a share")))?;
+        grants.remove(&id);
+        self.calls.lock().push(format!("drop {id}"));
+        Ok(DroppedShare { id, mounts_dropped: 1 })
     }
 
     fn locate(&self, _id: TenantId, path: &LogicalPath) -> Result<Located, ServiceError> {
@@ -94,6 +108,9 @@ pub(crate) struct FakeMounts {
     calls: Calls,
     pub(crate) orders: Mutex<BTreeMap<PathBuf, MountOrder>>,
     pub(crate) busy: Mutex<Option<String>>,
+    /// Why no VMDS lives long enough to serve.
+    pub(crate) broken: Mutex<Option<String>>,
+    upgrades: Mutex<BTreeMap<TenantId, u32>>,
     pub(crate) fails: Mutex<Option<String>>,
 }
 
@@ -107,6 +124,7 @@ impl FakeMounts {
             serving: true,
             since: SystemTime::UNIX_EPOCH,
             last_error: None,
+            taken_over: false,
         }
     }
 }
@@ -130,8 +148,28 @@ impl MountService for FakeMounts {
         Ok(())
     }
 
+    fn upgrade(&self, tenant: TenantId) -> Result<(), ServiceError> {
+        if let Some(sentence) = self.fails.lock().clone() {
+            return Err(ServiceError::Conflict(sentence));
+        }
+        if !self.orders.lock().values().any(|order| order.tenant == tenant) {
+            return Err(ServiceError::NotFound("the tenant is not mounted on this node".to_owned()));
+        }
+        self.calls.lock().push(format!("upgrade {tenant}"));
+        *self.upgrades.lock().entry(tenant).or_default() += 1;
+        Ok(())
+    }
+
     fn observe(&self) -> Vec<MountObserved> {
-        self.orders.lock().values().map(Self::seen).collect()
+        let upgrades = self.upgrades.lock();
+        let broken = self.broken.lock();
+        let seen = |order: &MountOrder| {
+            let times = upgrades.get(&order.tenant).copied().unwrap_or_default();
+            let seen = Self::seen(order);
+            let (pid, generation) = (seen.pid + times, seen.generation + times);
+            MountObserved { pid, generation, serving: broken.is_none(), last_error: broken.clone(), ..seen }
+        };
+        self.orders.lock().values().map(seen).collect()
     }
 
     fn shutdown(&self) {

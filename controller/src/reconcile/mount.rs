@@ -8,6 +8,7 @@ use std::time::Duration;
 use address_map::ids::TenantId;
 
 use super::{Context, Next, Queues, ReconcileError, Reconciler, Work};
+use crate::informer::Cache;
 use crate::resource::{Kind, Mount, MountFlags, Reference, Resource, Tenant, Truth, mount_name};
 use crate::services::{MountObserved, MountOrder, MountService, ServiceError};
 
@@ -93,6 +94,7 @@ fn report(work: &mut Work<'_, Mount>, seen: &MountObserved) -> Result<(), Reconc
     let status = &mut work.resource.status;
     (status.serving, status.pid) = (seen.serving, Some(seen.pid));
     (status.vmds_generation, status.since) = (seen.generation, Some(seen.since.into()));
+    status.taken_over = seen.taken_over;
     match (seen.serving, &seen.last_error) {
         (true, _) => work.state("Ready", Truth::True, "Serving", "requests are being answered"),
         (false, Some(error)) => work.state("Ready", Truth::Unknown, "Recovering", error.clone()),
@@ -154,9 +156,9 @@ fn not_mounted(mut work: Work<'_, Mount>, error: ServiceError) -> Result<Next, R
     work.save_failure(error)
 }
 
-/// Looks at the agent's mounts for ever and asks for a look at each that changed by itself: a VMDS that died and came
-/// back, a mount that somebody else removed.
-pub async fn watch_mounts(agent: Arc<dyn MountService>, queues: Arc<Queues>) {
+/// Looks at the agent's mounts for ever and asks for a look at each that changed by itself, and at its tenant: a VMDS
+/// that died and came back, a mount that somebody else removed.
+pub async fn watch_mounts(agent: Arc<dyn MountService>, queues: Arc<Queues>, cache: Arc<Cache>) {
     let mut known = HashMap::new();
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -167,7 +169,12 @@ pub async fn watch_mounts(agent: Arc<dyn MountService>, queues: Arc<Queues>) {
         let seen: HashMap<PathBuf, MountObserved> =
             seen.into_iter().map(|mount| (mount.dir.clone(), mount)).collect();
         for dir in changed(&known, &seen) {
-            queues.add(&Reference::new(Kind::Mount, &mount_name(&dir)));
+            let name = mount_name(&dir);
+            let mount = cache.get(Kind::Mount, &name);
+            if let Some(tenant) = mount.as_ref().and_then(|mount| mount.spec["tenant"].as_str()) {
+                queues.add(&Reference::new(Kind::Tenant, tenant));
+            }
+            queues.add(&Reference::new(Kind::Mount, &name));
         }
         known = seen;
     }
@@ -198,6 +205,7 @@ mod tests {
             serving: true,
             since: SystemTime::UNIX_EPOCH,
             last_error: None,
+            taken_over: false,
         }
     }
 

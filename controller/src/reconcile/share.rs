@@ -9,7 +9,7 @@ use std::sync::Arc;
 use address_map::ids::{ShareId, TenantId};
 use address_map::name::LogicalPath;
 use address_map::record::Rights;
-use plan::{End, Observed, Step, appointment, plan};
+use plan::{DROPPED, End, Observed, Step, appointment, plan};
 
 use super::{Context, Next, ReconcileError, Reconciler, Work};
 use crate::resource::{GrantRights, Kind, Resource, Share, ShareReceipt, Tenant, Truth};
@@ -18,9 +18,10 @@ use crate::services::{GrantOrder, GrantOutcome, Receipt, RevokeOrder, ServiceErr
 /// Names tried at the grantee when the naming rule's is taken: `data`, `data-2`, ... `data-16`.
 const NAMES_TRIED: u32 = 16;
 
-/// Conditions `Active` whose reason may be told to the owner. Any other reason speaks of the grantee.
-pub(crate) const OWNER_SIDE_REASONS: [&str; 6] =
-    ["Granted", "NotShareable", "OwnerMissing", "WaitingForOwner", "Revoked", "Expired"];
+/// Conditions `Active` whose reason may be told to the owner. Any other reason speaks of a grantee that the owner may
+/// not know to exist; one that has dropped a share had it before.
+pub(crate) const OWNER_SIDE_REASONS: [&str; 7] =
+    ["Granted", "NotShareable", "OwnerMissing", "WaitingForOwner", "Revoked", "Expired", DROPPED];
 
 /// The names to try at the grantee, best first.
 fn targets(share: &Resource<Share>, grantee: &Resource<Tenant>) -> Result<Vec<LogicalPath>, ServiceError> {
@@ -42,7 +43,20 @@ impl ShareReconciler {
     fn observe(&self, share: &Resource<Share>) -> Result<Observed, ReconcileError> {
         let tenant = |name: &str| self.0.store.read::<Tenant>(name);
         let (owner, grantee) = (tenant(&share.spec.from.tenant)?, tenant(&share.spec.to.tenant)?);
-        Ok(Observed { owner, grantee, now: self.0.now() })
+        let injected = match share.status.grantee_id.filter(|_| share.status.path.is_some()) {
+            None => None,
+            Some(id) => self.is_injected(TenantId(id), share)?,
+        };
+        Ok(Observed { owner, grantee, injected, now: self.0.now() })
+    }
+
+    /// `None`: the grantee's tree is gone, or not there yet.
+    fn is_injected(&self, grantee: TenantId, share: &Resource<Share>) -> Result<Option<bool>, ServiceError> {
+        match self.0.services.map.is_injected(grantee, ShareId(share.status.share_id)) {
+            Ok(injected) => Ok(Some(injected)),
+            Err(ServiceError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Grants, under the first name that is free.
@@ -116,12 +130,20 @@ fn not_shareable(mut work: Work<'_, Share>, error: ServiceError) -> Result<Next,
 
 /// States how the share ended, and what taking it back reached.
 fn state_end(work: &mut Work<'_, Share>, end: End, receipt: Option<Receipt>) {
-    let now = work.context.now();
-    work.resource.status.receipt.get_or_insert_with(|| {
-        let Receipt { mounts_dropped, mounts_unreached, last_lease_ends } = receipt.unwrap_or_default();
-        let last_lease_ends = last_lease_ends.map(Into::into);
-        ShareReceipt { at: now.into(), mounts_dropped, mounts_unreached, last_lease_ends }
+    let (now, hard) = (work.context.now(), work.resource.spec.hard_revoke);
+    let reached = receipt.unwrap_or_default();
+    let receipt = work.resource.status.receipt.get_or_insert_with(|| ShareReceipt {
+        at: now.into(),
+        mounts_dropped: reached.mounts_dropped,
+        mounts_unreached: reached.mounts_unreached,
+        last_lease_ends: reached.last_lease_ends.map(Into::into),
+        hard: false,
+        processes_replaced: 0,
     });
+    // What was revoked softly before can be revoked hard later.
+    if hard && !receipt.hard {
+        (receipt.hard, receipt.processes_replaced) = (true, reached.processes_replaced);
+    }
     let (condition, message) = match end {
         End::Revoked => ("Revoked", "taken back by its owner"),
         End::Expired => ("Expired", "its time is over"),
@@ -151,15 +173,21 @@ impl Reconciler for ShareReconciler {
                     Ok(()) => work.save()?,
                     Err(error) => return work.save_failure(error),
                 },
-                Step::Revoke { owner, grantee } => {
+                Step::Revoke { owner, grantee, hard } => {
                     let id = ShareId(work.resource.status.share_id);
-                    match self.0.services.map.revoke(&RevokeOrder { id, owner, grantee }) {
+                    match self.0.services.map.revoke(&RevokeOrder { id, owner, grantee, hard }) {
                         Ok(reached) => receipt = Some(reached),
                         Err(error) => return work.save_failure(error),
                     }
                 }
                 Step::End(end) => {
                     state_end(&mut work, end, receipt.take());
+                    work.save()?;
+                }
+                Step::Dropped => {
+                    let message =
+                        "the other tenant has removed it from its tree; share again to offer it anew";
+                    work.state("Active", Truth::False, DROPPED, message);
                     work.save()?;
                 }
                 Step::Wait { truth, reason, message } => {

@@ -9,9 +9,9 @@ use super::{Context, Next, ReconcileError, Reconciler, Work, some_of};
 use crate::informer::references;
 use crate::placement::{pool_for, shard_of};
 use crate::resource::{
-    Kind, Pool, Reference, Resource, Share, Tenant, TenantStatus, Truth, UsageStatus, human_bytes,
+    Kind, Pool, Reference, Resource, SERVING, Share, Tenant, TenantStatus, Truth, UsageStatus, human_bytes,
 };
-use crate::services::{ServiceError, TenantSetup};
+use crate::services::{MountObserved, ServiceError, TenantSetup};
 use crate::store::StoreError;
 
 /// Inodes of a tenant without data: its root directory.
@@ -130,6 +130,36 @@ pub(crate) fn dependents(
     Ok((blockers, remains))
 }
 
+/// Whether the requests to a tenant's mounts are answered. All its mounts on a node have one VMDS.
+fn serving(mounts: &[MountObserved]) -> (Truth, &'static str, String) {
+    let Some(MountObserved { serving, pid, generation, last_error, .. }) = mounts.first() else {
+        return (Truth::False, "NotMounted", "it is not mounted".to_owned());
+    };
+    match (serving, last_error) {
+        (true, None) => {
+            (Truth::True, "Serving", format!("process {pid}, generation {generation}, answers requests"))
+        }
+        (true, Some(error)) => {
+            let message = format!(
+                "process {pid}, generation {generation}, answers requests; what came before it: {error}"
+            );
+            (Truth::True, "Serving", message)
+        }
+        (false, Some(error)) => {
+            (Truth::False, "Recovering", format!("nobody answers after generation {generation}: {error}"))
+        }
+        (false, None) => (Truth::False, "Starting", format!("generation {generation} is being started")),
+    }
+}
+
+fn state_serving(work: &mut Work<'_, Tenant>) {
+    let id = TenantId(work.resource.status.tenant_id);
+    let mut mounts = work.context.services.mounts.observe();
+    mounts.retain(|mount| mount.tenant == id);
+    let (truth, reason, message) = serving(&mounts);
+    work.state(SERVING, truth, reason, message);
+}
+
 /// Makes tenants what they should be.
 pub struct TenantReconciler(pub Arc<Context>);
 
@@ -204,16 +234,23 @@ impl Reconciler for TenantReconciler {
                     let shard = record_shard(&mut work)?;
                     let usage = match self.ensure(&work.resource, shard, pool) {
                         Ok(usage) => usage,
-                        Err(error) => return work.save_failure(error),
+                        Err(error) => {
+                            work.state_failure(&error);
+                            state_serving(&mut work);
+                            work.save()?;
+                            return Err(error.into());
+                        }
                     };
                     let status = &mut work.resource.status;
                     status.use_pool(&pool_name);
                     status.usage = UsageStatus { bytes: usage.bytes, inodes: usage.inodes };
                     work.state("Ready", Truth::True, "Serving", "the tenant can be mounted");
+                    state_serving(&mut work);
                     work.save()?;
                 }
                 Step::Wait { truth, reason, message } => {
                     work.state("Ready", truth, reason, message);
+                    state_serving(&mut work);
                     work.save()?;
                 }
                 Step::Keep { reason, message } => return work.keep(reason, message),
@@ -303,6 +340,28 @@ mod tests {
         let setup = &fixture.map.tenants.lock()[&TenantId(1)].clone();
         assert_eq!((setup.shard, setup.pool, setup.quota.bytes), (shard, PoolId(1), Some(1024)));
         assert_eq!((setup.root_uid, setup.root_mode), (1000, 0o700));
+    }
+
+    #[test]
+    fn a_tenant_says_whether_it_is_served() {
+        let fixture = Fixture::new();
+        let tenants = TenantReconciler(fixture.context());
+        fixture.ready_pool("p");
+        fixture.apply(Kind::Tenant, "a", json!({"pool": "p"}));
+        let serving = || {
+            tenants.reconcile("a").unwrap();
+            let serving = fixture.read::<Tenant>("a").status.common.condition(SERVING).cloned().unwrap();
+            (serving.status, serving.reason, serving.message)
+        };
+        assert_eq!((serving().0, serving().1.as_str()), (Truth::False, "NotMounted"));
+        fixture.apply(Kind::Mount, "mnt", json!({"tenant": "a", "dir": "/mnt"}));
+        crate::reconcile::MountReconciler(fixture.context()).reconcile("mnt").unwrap();
+        let message = "process 4242, generation 1, answers requests";
+        assert_eq!(serving(), (Truth::True, "Serving".to_owned(), message.to_owned()));
+        *fixture.mounts.broken.lock() = Some("the VMDS ended with signal: 11".to_owned());
+        let message = "nobody answers after generation 1: the VMDS ended with signal: 11";
+        assert_eq!(serving(), (Truth::False, "Recovering".to_owned(), message.to_owned()));
+        assert!(fixture.read::<Tenant>("a").is_ready(), "it can be mounted all the same");
     }
 
     #[test]

@@ -81,6 +81,9 @@ pub struct MountStatus {
     /// The flags it was mounted with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub options: Option<MountFlags>,
+    /// It is older than the controller, which has taken it over from one before.
+    #[serde(default)]
+    pub taken_over: bool,
     /// Its writes are charged to a quota of bytes.
     #[serde(default)]
     pub metered: bool,

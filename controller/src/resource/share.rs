@@ -31,6 +31,9 @@ pub struct ShareSpec {
     /// Taken back. Cannot be undone: share again instead.
     #[serde(default)]
     pub revoked: bool,
+    /// Taken back together with every process that may still hold descriptors.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hard_revoke: bool,
 }
 
 /// What is shared.
@@ -101,6 +104,12 @@ pub struct ShareReceipt {
     /// When the last address that was given out stops working; absent: none is out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_lease_ends: Option<Time>,
+    /// Every process that may have held descriptors was replaced.
+    #[serde(default)]
+    pub hard: bool,
+    /// How many that were.
+    #[serde(default)]
+    pub processes_replaced: u32,
 }
 
 /// The name of a share that nobody named: `<owner>-<base>-<4 hex digits>`.
@@ -154,6 +163,9 @@ impl ResourceType for Share {
         }
         if spec.from.tenant == spec.to.tenant {
             problems.push(Problem::new("spec.to.tenant", "a tenant cannot share with itself"));
+        }
+        if spec.hard_revoke && !spec.revoked {
+            problems.push(Problem::new("spec.hardRevoke", "only what is revoked can be revoked hard"));
         }
         if let Some(old) = old {
             if old.from != spec.from {
@@ -218,6 +230,10 @@ mod tests {
         revoked["revoked"] = json!(true);
         assert_eq!(problem(&revoked, Some(&old)), "none");
         assert!(problem(&old, Some(&revoked)).starts_with("spec.revoked: "));
+        revoked["hardRevoke"] = json!(true);
+        assert_eq!(problem(&revoked, Some(&old)), "none");
+        revoked["revoked"] = json!(false);
+        assert!(problem(&revoked, Some(&old)).starts_with("spec.hardRevoke: "));
     }
 
     #[test]

@@ -9,6 +9,9 @@ use crate::placement::pool_for;
 /// Most uids that may act for one tenant.
 const OWNERS_MAX: usize = 256;
 
+/// The condition that says whether requests to a tenant's mounts are answered.
+pub const SERVING: &str = "Serving";
+
 /// The kind.
 #[derive(Debug)]
 pub struct Tenant;
@@ -133,7 +136,7 @@ pub struct TenantStatus {
     /// What it used when last looked at.
     #[serde(default)]
     pub usage: UsageStatus,
-    /// Observed generation and conditions: `Ready`.
+    /// Observed generation and conditions: `Ready`, `Serving`.
     #[serde(flatten)]
     pub common: Common,
 }
@@ -166,6 +169,7 @@ impl ResourceType for Tenant {
 
     fn restarted(status: &mut TenantStatus) {
         status.common.forget_after_restart(Self::READY);
+        status.common.forget_after_restart(SERVING);
     }
 
     fn common(status: &TenantStatus) -> &Common {

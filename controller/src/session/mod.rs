@@ -56,6 +56,19 @@ pub trait MountControl: Send + Sync + 'static {
     fn unregister(&self, backing: u32);
     /// Ends the VMDS, which takes every descriptor it has with it; another one takes over.
     fn replace_vmds(&self);
+    /// The same, and waits until the VMDS that is there now has ended.
+    fn replace_vmds_and_wait(&self) -> Replaced;
+}
+
+/// What came of replacing a VMDS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// The process that was there has ended.
+    Done,
+    /// There was no process.
+    NoProcess,
+    /// The process has not ended in time.
+    StillThere,
 }
 
 /// One mount's conversation with its VMDS.
@@ -67,6 +80,8 @@ pub struct Session {
     mount: MountEpoch,
     control: Arc<dyn MountControl>,
     link: Mutex<Option<Arc<FrameSocket>>>,
+    /// Held while the requests of one VMDS are carried out.
+    talking: Mutex<()>,
 }
 
 impl Session {
@@ -78,6 +93,11 @@ impl Session {
     /// Its number.
     pub fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// Replaces the VMDS and waits until the one that is there now has ended: nothing it was given survives.
+    pub fn replace_vmds_and_wait(&self) -> Replaced {
+        self.control.replace_vmds_and_wait()
     }
 
     /// The mount it is for.
@@ -157,6 +177,7 @@ impl DataPlane {
             mount,
             control,
             link: Mutex::new(None),
+            talking: Mutex::default(),
         });
         self.hub.join(&session);
         Ok(session)

@@ -13,8 +13,8 @@ use address_map::wire::{Answer, Make, NodeAttr, RenameMode, Stale, ToVmds, Xattr
 
 use super::scope::Scope;
 use super::serve::Outcome;
-use crate::pool::set_mtime;
 use super::{DataPlane, Forgettable, Session, Touched, io_refusal};
+use crate::pool::set_mtime;
 
 impl DataPlane {
     pub(super) fn make(
@@ -130,7 +130,8 @@ impl DataPlane {
         let mut forget = Forgettable::new();
         for id in self.grants.rooted_at(owner, root) {
             let Some(grantee) = self.grants.grantee(id) else { continue };
-            let dropped = self.map.tree(grantee).and_then(|tree| tree.write(|txn| share::drop_injection(txn, id)));
+            let dropped =
+                self.map.tree(grantee).and_then(|tree| tree.write(|txn| share::drop_injection(txn, id)));
             match dropped {
                 Ok(Some((slot, injection))) => {
                     let parent = NodeId::new(Slot::OWN, injection.parent);
@@ -142,7 +143,11 @@ impl DataPlane {
                 Ok(None) => {}
                 Err(error) => {
                     // What it leads to is refused all the same; only the name stays.
-                    tracing::error!(share = id.0, error = &error as &dyn std::error::Error, "cannot withdraw a share");
+                    tracing::error!(
+                        share = id.0,
+                        error = &error as &dyn std::error::Error,
+                        "cannot withdraw a share"
+                    );
                 }
             }
         }

@@ -59,12 +59,26 @@ pub(super) struct Outcome {
 impl Outcome {
     /// An answer to a request that others need not hear of.
     pub(super) fn unchanged(answer: Answer) -> Self {
-        Self { answer, descriptor: None, slot: Slot::OWN, tenant: TenantId(0), touched: Vec::new(), forget: Forgettable::new() }
+        Self {
+            answer,
+            descriptor: None,
+            slot: Slot::OWN,
+            tenant: TenantId(0),
+            touched: Vec::new(),
+            forget: Forgettable::new(),
+        }
     }
 
     /// An answer to a change in the tree of `scope`.
     pub(super) fn changed(answer: Answer, scope: &Scope, touched: Vec<Touched>) -> Self {
-        Self { answer, descriptor: None, slot: scope.slot, tenant: scope.tree.tenant(), touched, forget: Forgettable::new() }
+        Self {
+            answer,
+            descriptor: None,
+            slot: scope.slot,
+            tenant: scope.tree.tenant(),
+            touched,
+            forget: Forgettable::new(),
+        }
     }
 
     /// Other mounts must forget something besides.
@@ -119,32 +133,28 @@ impl Session {
             }
         }
     }
-
-    /// The link to the VMDS that is there.
-    pub(crate) fn link(&self) -> Option<Arc<FrameSocket>> {
-        self.link.lock().clone()
-    }
-
-    /// Goes back to a link that was replaced too early.
-    pub(crate) fn set_link(&self, link: Option<Arc<FrameSocket>>) {
-        *self.link.lock() = link;
-    }
 }
 
 impl DataPlane {
-    /// Talks with one generation of a mount's VMDS until it is gone.
+    /// Talks with one generation of a mount's VMDS until it is gone. After the greetings `wait_for_turn` waits until
+    /// this generation is the one that serves; until then the mount's link is its predecessor's. If it answers `false`
+    /// it never will be.
     pub fn serve(
         self: &Arc<Self>,
         session: &Arc<Session>,
         socket: FrameSocket,
         generation: u32,
+        wait_for_turn: impl FnOnce() -> bool,
     ) -> Result<(), ServeError> {
         let mut buffer = Vec::new();
         let socket = Arc::new(socket);
         socket.set_send_timeout(SEND_DEADLINE).map_err(SocketError::from)?;
-        if !welcome(session, &socket, generation, &mut buffer)? {
+        if !welcome(session, &socket, generation, &mut buffer)? || !wait_for_turn() {
             return Ok(());
         }
+        // What a predecessor has asked for may still be under way, though it is dead. The kernel asks the successor again:
+        // only when the first has been carried out, and is remembered, can the second be known for the same.
+        let _alone = session.talking.lock();
         if generation > 1 {
             self.leases.inherit(session.id);
         }

@@ -18,7 +18,7 @@ use address_map::wire::{
     Stale, ToController, ToVmds,
 };
 
-use super::{DataPlane, MountControl, Session};
+use super::{DataPlane, MountControl, Replaced, Session};
 use crate::map_service::PlaneServices;
 use crate::pool::Pools;
 use crate::resource::{PoolSpec, PosixSpec};
@@ -36,6 +36,9 @@ impl MountControl for NoControl {
     }
     fn unregister(&self, _: u32) {}
     fn replace_vmds(&self) {}
+    fn replace_vmds_and_wait(&self) -> Replaced {
+        Replaced::Done
+    }
 }
 
 struct World {
@@ -77,7 +80,7 @@ impl World {
             .unwrap();
         let (ours, theirs) = FrameSocket::pair().unwrap();
         let (plane, serving) = (self.plane.clone(), session.clone());
-        std::thread::spawn(move || plane.serve(&serving, ours, 1));
+        std::thread::spawn(move || plane.serve(&serving, ours, 1, || true));
         let hello = Hello { protocol_min: PROTOCOL_MIN, protocol_max: PROTOCOL_MAX, software: "test".into() };
         theirs.send(&ToController::Hello(hello), None).unwrap();
         let vmds = Vmds { socket: theirs, session, plane: self.plane.clone() };
@@ -286,7 +289,7 @@ fn what_the_owner_moves_out_of_the_share_is_gone() {
 #[test]
 fn a_revoked_share_is_refused_at_once_and_its_slot_leads_nowhere() {
     let (world, _alice, bob, root) = shared(Rights::ReadOnly);
-    let order = RevokeOrder { id: ShareId(9), owner: ALICE, grantee: BOB };
+    let order = RevokeOrder { id: ShareId(9), owner: ALICE, grantee: BOB, hard: false };
     let receipt = std::thread::scope(|scope| {
         let revoking = scope.spawn(|| world.services.revoke(&order).unwrap());
         let ToVmds::Stale { fence, items } = bob.receive() else { panic!("bob hears of it") };

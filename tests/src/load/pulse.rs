@@ -44,20 +44,23 @@ impl Pulse {
         pulse
     }
 
-    /// Waits until this many beats more have come.
+    /// Waits until this many beats more have come. Fails the test when a load has failed.
     #[track_caller]
-    pub fn wait(&self, beats: u64) {
+    pub fn wait(&self, loads: &Loads, beats: u64) {
         let until = self.with(|b| b.count) + beats;
-        wait_until("the pulse goes on", BEAT_DEADLINE, || self.with(|b| b.count) >= until);
+        wait_until("the pulse goes on", BEAT_DEADLINE, || {
+            loads.assert_running();
+            self.with(|b| b.count) >= until
+        });
     }
 
     /// Does something, and answers how long the longest beat took from its beginning until the pulse was steady again.
     #[track_caller]
-    pub fn pause_by(&self, what: impl FnOnce()) -> Duration {
+    pub fn pause_by(&self, loads: &Loads, what: impl FnOnce()) -> Duration {
         self.with(|beats| beats.longest = Duration::ZERO);
         what();
         // One beat may have been under way, and one may have been answered by whoever was there before.
-        self.wait(3);
+        self.wait(loads, 3);
         self.with(|beats| beats.longest)
     }
 

@@ -20,6 +20,9 @@ use crate::tree::{Register, Tree};
 /// Longest time a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The user as which VMDSes run here: nobody else's.
+const VMDS_UID: &str = "1900000000";
+
 /// A mount with its VMDS and the tree behind it.
 pub(crate) struct Mounted {
     pub(crate) tree: Arc<Mutex<Tree>>,
@@ -108,6 +111,7 @@ impl Mounted {
         self.door = Some(outside);
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmds"));
         command.args(["--log", &std::env::var("VMDS_TEST_LOG").unwrap_or("warn".into())]);
+        command.args(["--uid", VMDS_UID]);
         command.env_clear().fd_mappings(mappings).unwrap();
         self.vmds = Some(command.spawn().unwrap());
         drop(command);

@@ -13,11 +13,16 @@ pub(super) const KEPT_AFTER_END: Duration = Duration::from_secs(24 * 3600);
 /// Longest time between two looks at a share that will end.
 const LONGEST_APPOINTMENT: Duration = Duration::from_secs(24 * 3600);
 
+/// The reason of a share that its grantee has dropped.
+pub(super) const DROPPED: &str = "Dropped";
+
 /// What is the case about a share.
 #[derive(Debug)]
 pub(super) struct Observed {
     pub(super) owner: Option<Resource<Tenant>>,
     pub(super) grantee: Option<Resource<Tenant>>,
+    /// Whether the grantee has it in its tree; `None`: that cannot be known now.
+    pub(super) injected: Option<bool>,
     pub(super) now: SystemTime,
 }
 
@@ -26,8 +31,9 @@ pub(super) struct Observed {
 pub(super) enum Step {
     CheckShareable,
     Grant,
-    Revoke { owner: TenantId, grantee: TenantId },
+    Revoke { owner: TenantId, grantee: TenantId, hard: bool },
     End(End),
+    Dropped,
     Wait { truth: Truth, reason: &'static str, message: String },
     Forget,
 }
@@ -46,13 +52,18 @@ pub(super) fn plan(share: &Resource<Share>, observed: &Observed) -> Vec<Step> {
         if share.metadata.deletion_requested || kept_until <= observed.now {
             return vec![Step::Forget];
         }
-        return vec![Step::End(how_it_ended(share))];
+        let ended = Step::End(how_it_ended(share));
+        return match share.spec.hard_revoke && !receipt.hard {
+            true => take_back(share, observed, ended),
+            false => vec![ended],
+        };
     }
     if share.metadata.deletion_requested {
         return take_back(share, observed, Step::Forget);
     }
     match end(share, observed) {
         Some(end) => take_back(share, observed, Step::End(end)),
+        None if is_dropped(share, observed) => vec![Step::Dropped],
         None if is_settled(share) => Vec::new(),
         None => plan_grant(share, observed),
     }
@@ -83,7 +94,14 @@ fn how_it_ended(share: &Resource<Share>) -> End {
     }
 }
 
-/// Granted as it is wanted now. It is not granted again then: the grantee may have moved or dropped it since.
+/// The grantee has removed it from its tree, or had so before the grantee's tree could not be looked at. It is never
+/// forced on the grantee again.
+fn is_dropped(share: &Resource<Share>, observed: &Observed) -> bool {
+    let known = || share.status.common.condition("Active").is_some_and(|c| c.reason == DROPPED);
+    share.status.path.is_some() && observed.injected.map_or_else(known, |injected| !injected)
+}
+
+/// Granted as it is wanted now. It is not granted again then: the grantee may have moved it since.
 fn is_settled(share: &Resource<Share>) -> bool {
     share.is_ready() && share.status.common.observed_generation == share.metadata.generation
 }
@@ -101,7 +119,8 @@ fn take_back(share: &Resource<Share>, observed: &Observed, finally: Step) -> Vec
         // Never granted, or gone together with all that its owner had.
         return vec![finally];
     };
-    let revoke = Step::Revoke { owner: TenantId(owner_id), grantee: TenantId(grantee_id) };
+    let (owner, hard) = (TenantId(owner_id), share.spec.hard_revoke);
+    let revoke = Step::Revoke { owner, grantee: TenantId(grantee_id), hard };
     match grantee {
         Some(grantee) if grantee.status.tenant_id == grantee_id && may_come_back(grantee) => {
             let message = format!("every use is refused; its name goes when '{}' is ready", grantee.name());

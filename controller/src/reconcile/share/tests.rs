@@ -39,15 +39,15 @@ fn plans() {
     let tenant = |name: &str| Some(fixture.read::<Tenant>(name));
     let mut share = share(&fixture);
     let now = fixture.clock.now();
-    let both = || Observed { owner: tenant("a"), grantee: tenant("b"), now };
-    let nobody = Observed { owner: tenant("a"), grantee: None, now };
+    let both = || Observed { owner: tenant("a"), grantee: tenant("b"), injected: None, now };
+    let nobody = Observed { owner: tenant("a"), grantee: None, injected: None, now };
     assert_eq!(plan(&share, &both()), [Step::CheckShareable, Step::Grant]);
     let steps = plan(&share, &nobody);
     let [Step::CheckShareable, Step::Wait { reason: "GranteeMissing", .. }] = &steps[..] else {
         panic!("{steps:?}")
     };
 
-    let revoke = || Step::Revoke { owner: TenantId(1), grantee: TenantId(2) };
+    let revoke = || Step::Revoke { owner: TenantId(1), grantee: TenantId(2), hard: false };
     share.spec.expires = Some(Time::from(now));
     assert_eq!(plan(&share, &both()), [revoke(), Step::End(End::Expired)]);
     share.spec.revoked = true;
@@ -65,23 +65,23 @@ fn plans_for_tenants_that_go() {
     shares.reconcile("s").unwrap();
     let (share, now) = (share(&fixture), fixture.clock.now());
     let tenant = |name: &str| Some(fixture.read::<Tenant>(name));
-    let revoke = || Step::Revoke { owner: TenantId(1), grantee: TenantId(2) };
-    let both = Observed { owner: tenant("a"), grantee: tenant("b"), now };
+    let revoke = || Step::Revoke { owner: TenantId(1), grantee: TenantId(2), hard: false };
+    let both = Observed { owner: tenant("a"), grantee: tenant("b"), injected: None, now };
     assert_eq!(plan(&share, &both), [], "it is as it should be");
-    let no_grantee = Observed { owner: tenant("a"), grantee: None, now };
+    let no_grantee = Observed { owner: tenant("a"), grantee: None, injected: None, now };
     assert_eq!(plan(&share, &no_grantee), [revoke(), Step::End(End::TenantGone)]);
-    let another = Observed { owner: tenant("a"), grantee: tenant("a"), now };
+    let another = Observed { owner: tenant("a"), grantee: tenant("a"), injected: None, now };
     assert_eq!(
         plan(&share, &another),
         [revoke(), Step::End(End::TenantGone)],
         "made anew under the old name"
     );
-    let no_owner = Observed { owner: None, grantee: tenant("b"), now };
+    let no_owner = Observed { owner: None, grantee: tenant("b"), injected: None, now };
     assert_eq!(plan(&share, &no_owner), [Step::End(End::TenantGone)], "its grant went with it");
 
     let mut revoked = share.clone();
     revoked.spec.revoked = true;
-    let mut not_ready = Observed { owner: tenant("a"), grantee: tenant("b"), now };
+    let mut not_ready = Observed { owner: tenant("a"), grantee: tenant("b"), injected: None, now };
     not_ready.grantee.as_mut().unwrap().status.common.conditions.clear();
     let steps = plan(&revoked, &not_ready);
     assert!(
@@ -140,6 +140,52 @@ fn revoking_leaves_a_receipt_and_later_nothing() {
     fixture.clock.advance(KEPT_AFTER_END);
     shares.reconcile("s").unwrap();
     assert!(fixture.gone(Kind::Share, "s"));
+}
+
+#[test]
+fn what_was_revoked_softly_can_be_revoked_hard_once() {
+    let (fixture, shares) = fixture();
+    fixture.apply(Kind::Share, "s", spec());
+    shares.reconcile("s").unwrap();
+    let mut revoked = spec();
+    revoked["revoked"] = json!(true);
+    fixture.apply(Kind::Share, "s", revoked.clone());
+    shares.reconcile("s").unwrap();
+    let soft = share(&fixture).status.receipt.unwrap();
+    assert_eq!((soft.hard, soft.processes_replaced), (false, 0));
+    fixture.calls();
+    revoked["hardRevoke"] = json!(true);
+    fixture.apply(Kind::Share, "s", revoked);
+    for _ in 0..2 {
+        shares.reconcile("s").unwrap();
+        let hard = share(&fixture).status.receipt.unwrap();
+        assert_eq!((hard.at, hard.mounts_dropped), (soft.at, soft.mounts_dropped));
+        assert_eq!((hard.hard, hard.processes_replaced), (true, 1));
+    }
+    assert_eq!(fixture.calls(), ["revoke 1 hard"]);
+}
+
+#[test]
+fn a_share_that_was_dropped_is_not_granted_again() {
+    let (fixture, shares) = fixture();
+    fixture.apply(Kind::Share, "s", spec());
+    shares.reconcile("s").unwrap();
+    let path = LogicalPath::parse(b"/shares/a/train").unwrap();
+    fixture.services().map.drop_share(TenantId(2), &path).unwrap();
+    fixture.calls();
+    shares.reconcile("s").unwrap();
+    assert_eq!(active(&fixture), (Truth::False, "Dropped".to_owned()));
+    let mut longer = spec();
+    longer["expires"] = json!(Time::from(fixture.clock.now() + Duration::from_secs(60)));
+    fixture.apply(Kind::Share, "s", longer);
+    shares.reconcile("s").unwrap();
+    assert_eq!(active(&fixture), (Truth::False, "Dropped".to_owned()));
+    assert!(fixture.calls().is_empty());
+    let mut revoked = spec();
+    revoked["revoked"] = json!(true);
+    fixture.apply(Kind::Share, "s", revoked);
+    shares.reconcile("s").unwrap();
+    assert_eq!(active(&fixture), (Truth::False, "Revoked".to_owned()));
 }
 
 #[test]
