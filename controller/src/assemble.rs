@@ -43,7 +43,8 @@ pub fn assemble(config: &Config) -> anyhow::Result<(Services, Arc<dyn Engine>)> 
     let map = AddressMap::new(shards, Arc::new(SystemClock));
     // One store, one journal: one committer serves all shards.
     let committer = Committer::new(system.clone());
-    let plane = DataPlane::start(map, Pools::default(), committer).context("cannot start a thread")?;
+    let plane =
+        DataPlane::start(map, Pools::new(config.pool_timeout), committer).context("cannot start a thread")?;
     let services = Arc::new(PlaneServices::new(plane.clone()));
     restore(&system, &plane, &services).context("cannot read what was served before")?;
     let agent = Agent::new(plane, config.vmds.clone(), &config.run_dir)
@@ -53,11 +54,7 @@ pub fn assemble(config: &Config) -> anyhow::Result<(Services, Arc<dyn Engine>)> 
 
 /// Opens the pools and finds the tenants that were there before. Mounts of a predecessor are taken over at once, and
 /// their users wait: what they ask for must not be unknown until the reconcilers have come around.
-fn restore(
-    system: &Arc<dyn Engine>,
-    plane: &DataPlane,
-    services: &PlaneServices,
-) -> Result<(), StoreError> {
+fn restore(system: &Arc<dyn Engine>, plane: &DataPlane, services: &PlaneServices) -> Result<(), StoreError> {
     let store = Store::open(system.clone(), Arc::new(SystemClock))?;
     for pool in store.read_all::<Pool>()? {
         if let Err(error) = services.ensure_pool(PoolId(pool.status.pool_id), pool.name(), &pool.spec) {
@@ -65,9 +62,10 @@ fn restore(
         }
     }
     for tenant in store.read_all::<Tenant>()? {
-        let routed = tenant.status.shard.map(|shard| {
-            plane.map.route(TenantId(tenant.status.tenant_id), ShardId(shard))
-        });
+        let routed = tenant
+            .status
+            .shard
+            .map(|shard| plane.map.route(TenantId(tenant.status.tenant_id), ShardId(shard)));
         if let Some(Err(error)) = routed {
             tracing::warn!(tenant = tenant.name(), error = %chain(&error), "cannot serve a tenant");
         }

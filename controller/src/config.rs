@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 use toml::{Table, Value};
 
 use crate::logging::check_filter;
+use crate::pool::DEFAULT_PATIENCE;
 
 /// Where the state is kept, unless told otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/vmds";
@@ -35,6 +37,8 @@ pub struct Config {
     pub log: String,
     /// Shards that new tenants are spread over.
     pub shards: u16,
+    /// How long a call into a pool that is not on a local disk may take.
+    pub pool_timeout: Duration,
 }
 
 impl Config {
@@ -132,7 +136,8 @@ fn resolve(given: Given, file: Option<(&Path, &str)>, program: &Path) -> Result<
         errors.push(format!("log: {error}"));
     }
     let shards = file.shards.unwrap_or(DEFAULT_SHARDS);
-    let config = Config { state_dir, run_dir, default_pool, vmds, log, shards };
+    let pool_timeout = file.pool_timeout.unwrap_or(DEFAULT_PATIENCE);
+    let config = Config { state_dir, run_dir, default_pool, vmds, log, shards, pool_timeout };
     if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
 }
 
@@ -145,9 +150,10 @@ struct File {
     vmds: Option<PathBuf>,
     log: Option<String>,
     shards: Option<u16>,
+    pool_timeout: Option<Duration>,
 }
 
-const KEYS: &str = "state_dir, run_dir, default_pool, vmds, log, shards";
+const KEYS: &str = "state_dir, run_dir, default_pool, vmds, log, shards, pool_timeout";
 
 impl File {
     fn parse(path: &Path, text: &str, errors: &mut Vec<String>) -> Self {
@@ -167,6 +173,7 @@ impl File {
                 "vmds" => set_path(&mut file.vmds, &value),
                 "log" => text_of(&value).map(|text| file.log = Some(text.to_owned())),
                 "shards" => shards_of(&value).map(|shards| file.shards = Some(shards)),
+                "pool_timeout" => time_of(&value).map(|time| file.pool_timeout = Some(time)),
                 _ => Err(format!("unknown setting; known are {KEYS}")),
             };
             if let Err(error) = wrong {
@@ -184,6 +191,11 @@ fn text_of(value: &Value) -> Result<&str, String> {
 fn set_path(setting: &mut Option<PathBuf>, value: &Value) -> Result<(), String> {
     *setting = Some(PathBuf::from(text_of(value)?));
     Ok(())
+}
+
+fn time_of(value: &Value) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text_of(value)?).ok().filter(|time| !time.is_zero());
+    time.ok_or_else(|| "a time like '30s' is needed".to_owned())
 }
 
 fn shards_of(value: &Value) -> Result<u16, String> {
@@ -208,6 +220,7 @@ mod tests {
         assert_eq!(config.socket(), Path::new("/run/vmds/api.sock"));
         assert_eq!(config.vmds, Path::new("/usr/bin/vmds"));
         assert_eq!((config.shards, config.log.as_str()), (16, "info"));
+        assert_eq!(config.pool_timeout, Duration::from_secs(30));
     }
 
     #[test]
@@ -222,7 +235,7 @@ mod tests {
 
     #[test]
     fn all_errors_are_told_together() {
-        let text = "run_dir = 7\nstate_dir = 'here'\nshards = 0\nlog = 'loud=x=y'\ncolour = 'red'";
+        let text = "run_dir = 7\nstate_dir = 'here'\nshards = 0\npool_timeout = '0s'\nlog = 'loud=x=y'\ncolour = 'red'";
         let errors = resolve_text(Given { vmds: Some("vmds".into()), ..Given::default() }, text).unwrap_err();
         let told = errors.to_string();
         for part in [
@@ -230,6 +243,7 @@ mod tests {
             "run_dir in c.toml: a text in quotes is needed, not integer",
             "state_dir: 'here' is not a full path",
             "shards in c.toml: a number from 1 to 1024",
+            "pool_timeout in c.toml: a time like '30s' is needed",
             "log: 'loud=x=y' is not a log filter",
             "colour in c.toml: unknown setting; known are",
             "vmds: 'vmds' is not a full path",

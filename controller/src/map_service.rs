@@ -211,7 +211,7 @@ impl MapService for PlaneServices {
 impl PoolService for PlaneServices {
     fn ensure_pool(&self, id: PoolId, name: &str, spec: &PoolSpec) -> Result<PoolObserved, ServiceError> {
         let path = &spec.posix.path;
-        let host = spec.posix.host.clone().unwrap_or_else(|| crate::pool::this_host());
+        let host = spec.posix.host.clone().unwrap_or_else(crate::pool::this_host);
         let pool = self.plane.pools.ensure(id, path.clone(), host).map_err(|error| {
             let dir = path.display();
             match error.kind() {

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use tests::{Loads, Pauses, Process, Pulse, Random, World, full};
 
-use crate::crash_vmds::{PAUSE_MAX, disturb, seed, start_bytes, start_listings, start_names};
+use crate::crash_vmds::{
+    PAUSE_MAX, disturb, seed, shared, start_bytes, start_listings, start_names, start_shared,
+};
 use crate::help::world;
 
 /// Starts loads, does something to the controller under them, and looks whether anybody noticed.
@@ -79,6 +81,18 @@ fn a_listing_over_kills_of_the_controller_has_every_entry_once() {
     let vmds = world.vmds();
     let start = |loads: &mut Loads, _| start_listings(loads, &mount);
     crash_under("kills of the controller, listings", world, &mount, start, |world| crash(world, vmds));
+}
+
+#[test]
+fn every_change_through_a_share_is_made_once_over_kills_of_the_controller() {
+    let world = world();
+    let (owner, grantee) = shared(&world);
+    let vmdses = world.vmdses();
+    let start = |loads: &mut Loads, seed| start_shared(loads, &owner, &grantee, seed);
+    crash_under("kills of the controller, changes through a share", world, &grantee, start, |world| {
+        vmdses.iter().for_each(|vmds| assert!(vmds.is_alive(), "{}", world.log()));
+        crash(world, vmdses[0]);
+    });
 }
 
 #[test]

@@ -1,21 +1,23 @@
 //! Promise: a VMDS may be killed at any moment, again and again; programs at work notice a pause and nothing else.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tests::{
     Loads, Pauses, Pulse, Random, World, changes_beside, databases, fill, full, held_locks, listings,
-    mapped_file, ok, sequential_files, tree_changes, unlinked_file,
+    mapped_file, ok, sequential_files, tree_changes, unlinked_file, wait_until,
 };
 
-use crate::help::world;
+use crate::help::{SOON, world};
 
 /// Longest pause that a kill may cause, on whatever machine.
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Most beats of the pulse between two kills.
 const BEATS_MAX: u64 = 150;
+/// Shortest time between two kills: a VMDS that ends sooner, several times in a row, is replaced with a delay.
+const APART: Duration = Duration::from_millis(300);
 /// Variable with the seed of an earlier run.
 const SEED_VARIABLE: &str = "VMDS_TEST_SEED";
 
@@ -40,7 +42,9 @@ pub(crate) fn disturb(
 ) -> Pauses {
     let mut pauses = Pauses::default();
     for _ in 0..times {
+        let last = Instant::now();
         pulse.wait(loads, 1 + random.below(BEATS_MAX));
+        wait_until("the next kill is due", SOON, || last.elapsed() >= APART);
         pauses.push(pulse.pause_by(loads, &mut what));
     }
     pulse.wait(loads, BEATS_MAX);
@@ -48,14 +52,14 @@ pub(crate) fn disturb(
 }
 
 /// A directory in a mount for each load.
-pub(crate) fn room(mount: &std::path::Path, name: &str) -> PathBuf {
+pub(crate) fn room(mount: &Path, name: &str) -> PathBuf {
     let dir = mount.join(name);
     fs::create_dir(&dir).unwrap();
     dir
 }
 
 /// Starts the loads that change names.
-pub(crate) fn start_names(loads: &mut Loads, mount: &std::path::Path, seed: u64) {
+pub(crate) fn start_names(loads: &mut Loads, mount: &Path, seed: u64) {
     for number in 0..3 {
         let dir = room(mount, &format!("tree-{number}"));
         loads.start(&format!("tree {number}"), move |stop| tree_changes(&dir, seed + number, stop));
@@ -63,7 +67,7 @@ pub(crate) fn start_names(loads: &mut Loads, mount: &std::path::Path, seed: u64)
 }
 
 /// Starts the loads that write and read bytes, and those that hold something.
-pub(crate) fn start_bytes(loads: &mut Loads, mount: &std::path::Path, seed: u64) {
+pub(crate) fn start_bytes(loads: &mut Loads, mount: &Path, seed: u64) {
     let dir = room(mount, "large");
     loads.start("large files", move |stop| sequential_files(&dir, seed, stop));
     let dir = room(mount, "unlinked");
@@ -77,7 +81,7 @@ pub(crate) fn start_bytes(loads: &mut Loads, mount: &std::path::Path, seed: u64)
 }
 
 /// Starts the loads on a large directory.
-pub(crate) fn start_listings(loads: &mut Loads, mount: &std::path::Path) {
+pub(crate) fn start_listings(loads: &mut Loads, mount: &Path) {
     let count = if full() { 100_000 } else { 20_000 };
     let dir = room(mount, "listed");
     fill(&dir, count);
@@ -86,14 +90,34 @@ pub(crate) fn start_listings(loads: &mut Loads, mount: &std::path::Path) {
     loads.start("changes beside", move |stop| changes_beside(&beside, stop));
 }
 
-/// Starts loads, kills the VMDS under them, and looks whether anybody noticed.
-fn kill_under(what: &str, world: &World, mount: &std::path::Path, start: impl FnOnce(&mut Loads, u64)) {
+/// A world in which bob has write access to a directory of alice's. Gives the directory as alice and as bob sees it.
+pub(crate) fn shared(world: &World) -> (PathBuf, PathBuf) {
+    let (alice, bob) = (world.mounted("alice"), world.mounted("bob"));
+    let dir = room(&alice, "shared");
+    world.ctl(&["share", "grant", "alice:/shared", "bob:/in", "--rw"]);
+    (dir, bob.join("in"))
+}
+
+/// Starts the loads that change names on both sides of a share.
+pub(crate) fn start_shared(loads: &mut Loads, owner: &Path, grantee: &Path, seed: u64) {
+    for (number, side) in [(0, owner), (1, grantee), (2, grantee)] {
+        let dir = room(side, &format!("tree-{number}"));
+        loads.start(&format!("tree {number}"), move |stop| tree_changes(&dir, seed + number, stop));
+    }
+}
+
+/// Starts loads, kills a VMDS under them again and again, and looks whether anybody noticed.
+fn kill_under(what: &str, world: &World, mount: &Path, start: impl FnOnce(&mut Loads, u64)) {
     let seed = seed();
     let mut loads = Loads::default();
     start(&mut loads, seed);
     let pulse = Pulse::start(&mut loads, mount.join("pulse"));
     let kills = if full() { 100 } else { 10 };
-    let pauses = disturb(&loads, &pulse, &mut Random::new(seed), kills, || world.vmds().kill());
+    let mut which = Random::new(!seed);
+    let pauses = disturb(&loads, &pulse, &mut Random::new(seed), kills, || {
+        let vmdses = world.vmdses();
+        vmdses[which.below(vmdses.len() as u64) as usize].kill();
+    });
     loads.finish();
     world.ctl(&["check"]);
     eprintln!("kills of the VMDS, {what}: {pauses}");
@@ -127,6 +151,15 @@ fn a_listing_over_kills_of_the_vmds_has_every_entry_once() {
     let world = world();
     let mount = world.mounted("alice");
     kill_under("listings", &world, &mount, |loads, _| start_listings(loads, &mount));
+}
+
+#[test]
+fn every_change_through_a_share_is_made_once_over_kills_of_both_vmdses() {
+    let world = world();
+    let (owner, grantee) = shared(&world);
+    kill_under("changes through a share", &world, &grantee, |loads, seed| {
+        start_shared(loads, &owner, &grantee, seed);
+    });
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Pools: the storage the map points into. Only this module touches tenants' bytes by path.
 
+mod deadline;
+mod guarded;
 mod posix;
 
 use std::io;
@@ -14,8 +16,10 @@ use dashmap::DashMap;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
-pub use posix::PosixPool;
+pub use guarded::PosixPool;
 
+/// How long a call into a pool that is not local may take, unless told otherwise.
+pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
 /// A controller this young may not have opened all its pools yet: VMDSes that outlived the one before ask at once.
 const YOUNG_FOR: Duration = Duration::from_secs(10);
 /// How long a young controller waits for a pool.
@@ -29,18 +33,29 @@ pub struct Pools {
     /// Held while one is added, and while one is looked for in order to wait.
     opening: Mutex<()>,
     one_more: Condvar,
+    patience: Duration,
 }
 
 impl Default for Pools {
     fn default() -> Self {
-        Self::young_for(YOUNG_FOR)
+        Self::new(DEFAULT_PATIENCE)
     }
 }
 
 impl Pools {
-    fn young_for(young: Duration) -> Self {
-        let young_until = Instant::now() + young;
-        Self { pools: DashMap::new(), young_until, opening: Mutex::default(), one_more: Condvar::new() }
+    /// No pools yet; a call into one that is not local may take as long as `patience`.
+    pub fn new(patience: Duration) -> Self {
+        Self::young_for(YOUNG_FOR, patience)
+    }
+
+    fn young_for(young: Duration, patience: Duration) -> Self {
+        Self {
+            pools: DashMap::new(),
+            young_until: Instant::now() + young,
+            opening: Mutex::default(),
+            one_more: Condvar::new(),
+            patience,
+        }
     }
 
     /// A pool that is known here. Right after the start one that is not is waited for.
@@ -68,7 +83,7 @@ impl Pools {
         {
             return Ok(pool.clone());
         }
-        let pool = Arc::new(PosixPool::open(directory, host)?);
+        let pool = Arc::new(PosixPool::open(directory, host, self.patience)?);
         let opening = self.opening.lock();
         self.pools.insert(id, pool.clone());
         drop(opening);
@@ -117,7 +132,7 @@ mod tests {
 
     #[test]
     fn later_an_unknown_pool_is_an_error_at_once() {
-        let pools = Pools::young_for(Duration::ZERO);
+        let pools = Pools::young_for(Duration::ZERO, DEFAULT_PATIENCE);
         let asked = Instant::now();
         assert_eq!(pools.get(PoolId(1)).err().unwrap().kind(), io::ErrorKind::NotFound);
         assert!(asked.elapsed() < OPENED_WITHIN);

@@ -1,4 +1,4 @@
-//! A `posix` pool: one backing file per inode below a directory that only root may enter.
+//! The directory of a `posix` pool: one backing file per inode below a directory that only root may enter.
 //!
 //! The directory may be on a local disk or on any mounted DFS. Keys are relative paths made by the map; they are
 //! opened beneath the pool's directory and never leave it, not even through a symlink.
@@ -30,36 +30,29 @@ pub struct Space {
 }
 
 /// See the module.
-pub struct PosixPool {
-    directory: PathBuf,
-    host: String,
+pub(super) struct Directory {
     root: OwnedFd,
     /// Directories that got a new name since they were last made durable.
     unsynced: DashSet<PathBuf>,
 }
 
-impl PosixPool {
-    /// Opens the pool at `directory`, which must exist and be writable.
-    pub fn open(directory: PathBuf, host: String) -> io::Result<Self> {
-        let root = fs::open(&directory, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())?;
+impl Directory {
+    /// Opens the directory, which must exist and be writable.
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        let root = fs::open(directory, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())?;
         let probe = format!(".vmds-probe-{}", std::process::id());
         fs::openat(&root, &probe, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, PRIVATE_FILE)?;
         fs::unlinkat(&root, &probe, AtFlags::empty())?;
-        Ok(Self { directory, host, root, unsynced: DashSet::new() })
+        Ok(Self { root, unsynced: DashSet::new() })
     }
 
-    /// Where it is.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// The host whose disk this is, for placing tasks near the bytes.
-    pub fn host(&self) -> &str {
-        &self.host
+    /// The directory itself.
+    pub(super) fn root(&self) -> &OwnedFd {
+        &self.root
     }
 
     /// Opens a backing file. `create`: it need not exist, and the tenant's directory is made when first needed.
-    pub fn open_object(&self, key: &str, write: bool, create: bool) -> io::Result<OwnedFd> {
+    pub(super) fn open_object(&self, key: &str, write: bool, create: bool) -> io::Result<OwnedFd> {
         let access = if write || create { OFlags::RDWR } else { OFlags::RDONLY };
         match self.open_beneath(key, access) {
             Err(Errno::NOENT) if create => self.create_object(key),
@@ -101,7 +94,7 @@ impl PosixPool {
     }
 
     /// Makes the name of a backing file survive a power loss (its bytes are the writer's business).
-    pub fn sync_name(&self, key: &str) -> io::Result<()> {
+    pub(super) fn sync_name(&self, key: &str) -> io::Result<()> {
         let mut at = Path::new(key).parent();
         while let Some(directory) = at {
             if self.unsynced.remove(directory).is_some() {
@@ -122,7 +115,7 @@ impl PosixPool {
     }
 
     /// What a backing file says about itself; `None` if it was never made.
-    pub fn facts(&self, key: &str) -> io::Result<Option<BackingFacts>> {
+    pub(super) fn facts(&self, key: &str) -> io::Result<Option<BackingFacts>> {
         match fs::statat(&self.root, key, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
                 Ok(Some(BackingFacts {
@@ -140,23 +133,15 @@ impl PosixPool {
     }
 
     /// Deletes a backing file; it need not exist.
-    pub fn remove_object(&self, key: &str) -> io::Result<()> {
+    pub(super) fn remove_object(&self, key: &str) -> io::Result<()> {
         match fs::unlinkat(&self.root, key, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Deletes everything below a key; it need not exist.
-    pub fn remove_tree(&self, key: &str) -> io::Result<()> {
-        match std::fs::remove_dir_all(self.directory.join(key)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    }
-
     /// Its space.
-    pub fn space(&self) -> io::Result<Space> {
+    pub(super) fn space(&self) -> io::Result<Space> {
         let stat = fs::fstatvfs(&self.root)?;
         Ok(Space {
             total: stat.f_blocks * stat.f_frsize,
@@ -171,9 +156,9 @@ impl PosixPool {
 mod tests {
     use super::*;
 
-    fn pool() -> (tempfile::TempDir, PosixPool) {
+    fn pool() -> (tempfile::TempDir, Directory) {
         let dir = tempfile::tempdir().unwrap();
-        let pool = PosixPool::open(dir.path().to_owned(), "here".into()).unwrap();
+        let pool = Directory::open(dir.path()).unwrap();
         (dir, pool)
     }
 
@@ -187,8 +172,6 @@ mod tests {
         let mode =
             std::os::unix::fs::PermissionsExt::mode(&dir.path().join("0a").metadata().unwrap().permissions());
         assert_eq!(mode & 0o777, 0o700);
-        pool.remove_tree("0a").unwrap();
-        assert!(!dir.path().join("0a").exists());
     }
 
     #[test]

@@ -99,7 +99,8 @@ impl DataPlane {
         .map_err(io_refusal)?;
         if became_volatile {
             // From now on the backing file tells the time of the last write.
-            set_mtime(&descriptor, inode.mtime).map_err(io_refusal)?;
+            let mtime = inode.mtime;
+            pool.with_file(&descriptor, move |file| set_mtime(file, mtime)).map_err(io_refusal)?;
         }
         let backing = if scope.is_own() {
             self.backing(session, (scope.tree.tenant(), ino), &descriptor)

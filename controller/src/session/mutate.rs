@@ -20,8 +20,7 @@ impl DataPlane {
     pub(super) fn make(
         &self,
         session: &Session,
-        parent: NodeId,
-        name: Name,
+        (parent, name): (NodeId, Name),
         caller: Caller,
         mode: u32,
         what: &Make,
@@ -252,12 +251,16 @@ impl DataPlane {
         origin: Option<Origin>,
     ) -> Result<Inode> {
         let Layout::Object(ObjectRef { pool, key }) = &inode.layout else { return Ok(inode.clone()) };
-        let file =
-            self.pools.get(*pool).and_then(|pool| pool.open_object(key, true, true)).map_err(io_refusal)?;
-        if let Some(size) = change.size {
-            rustix::fs::ftruncate(&file, size).map_err(|error| io_refusal(error.into()))?;
-        }
-        set_mtime(&file, inode.mtime).map_err(io_refusal)?;
+        let (size, mtime) = (change.size, inode.mtime);
+        let pool = self.pools.get(*pool).map_err(io_refusal)?;
+        let file = pool.open_object(key, true, true).map_err(io_refusal)?;
+        let changed = pool.with_file(&file, move |file| {
+            if let Some(size) = size {
+                rustix::fs::ftruncate(file, size)?;
+            }
+            set_mtime(file, mtime)
+        });
+        changed.map_err(io_refusal)?;
         self.settle(tree, ino, origin)
     }
 

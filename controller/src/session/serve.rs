@@ -236,7 +236,7 @@ impl DataPlane {
             Call::Statfs { node } => self.statfs(session, node).map(Outcome::unchanged),
             Call::Setattr { node, caller, change } => self.setattr(session, node, caller, change, origin),
             Call::Make { parent, name, caller, mode, what } => {
-                self.make(session, parent, name, caller, mode, &what, origin)
+                self.make(session, (parent, name), caller, mode, &what, origin)
             }
             Call::Create { parent, name, caller, mode } => {
                 self.create(session, parent, name, caller, mode, origin)

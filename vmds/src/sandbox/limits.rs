@@ -5,10 +5,10 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use super::SandboxError;
 
 /// Most private memory that can be written, bytes: heaps, buffers and stacks of threads, not reserved addresses. A
-/// VMDS that serves has 40 to 120 MiB of that kind, most of it never touched; a full cache of a mount adds tens.
+/// VMDS that serves has about 50 MiB of that kind, a tenth of it touched; a full cache of a mount adds tens.
 ///
-/// It is this one because it follows what is used: each thread reserves 64 MiB of addresses for its heap and `fuser`
-/// 16 MiB per thread, so a limit on addresses would either be hit early or limit nothing.
+/// It is this one because it follows what is used. A limit of addresses would not: each thread reserves 64 MiB of them
+/// for its heap, 480 MiB with eight threads.
 const DATA_MAX: u64 = 1 << 30;
 /// Most threads of one user, over all its VMDSes on the node. One has about ten.
 const THREADS_MAX: u64 = 4096;

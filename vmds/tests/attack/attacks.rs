@@ -177,7 +177,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
     ("create a file", Refused, || open(c"/tmp/vmds-attack", libc::O_WRONLY | libc::O_CREAT)),
     ("create a file without a name", Refused, || open(c"/tmp", libc::O_WRONLY | libc::O_TMPFILE)),
     ("open through a descriptor", Refused, || call!(libc::SYS_openat, FILE, c"".as_ptr(), libc::O_RDWR, 0)),
-    ("open by handle", Killed, || call!(libc::SYS_open_by_handle_at, FILE, null::<u8>(), libc::O_RDONLY)),
+    ("open by handle", Refused, || call!(libc::SYS_open_by_handle_at, FILE, null::<u8>(), libc::O_RDONLY)),
     ("ask for a path", Refused, || stat(c"/etc/passwd", 0)),
     ("ask for a path in disguise", Refused, || stat(c"/etc/passwd", libc::AT_EMPTY_PATH)),
     ("ask for a process", Refused, || stat(c"/proc/1", libc::AT_EMPTY_PATH)),
@@ -203,7 +203,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
     ("kill everything", Refused, || call!(libc::SYS_kill, -1, 0)),
     ("kill a thread", Refused, || call!(libc::SYS_tgkill, victim(), victim(), 0)),
     ("find a process", Refused, || call!(libc::SYS_pidfd_open, victim(), 0)),
-    ("take a descriptor", Killed, || call!(libc::SYS_pidfd_getfd, FILE, 0, 0)),
+    ("take a descriptor", Refused, || call!(libc::SYS_pidfd_getfd, FILE, 0, 0)),
     ("change limits", Refused, || call!(libc::SYS_prlimit64, victim(), libc::RLIMIT_NOFILE, null::<u8>(), null::<u8>())),
     ("change priorities", Refused, || call!(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, -5)),
     // Programs and code.
@@ -218,7 +218,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
     ("setns", Killed, || call!(libc::SYS_setns, FILE, 0)),
     // Privileges.
     ("setuid", Killed, || call!(libc::SYS_setuid, 0)),
-    ("setresgid", Killed, || call!(libc::SYS_setresgid, 0, 0, 0)),
+    ("setresgid", Refused, || call!(libc::SYS_setresgid, 0, 0, 0)),
     ("capset", Killed, || call!(libc::SYS_capset, null::<u8>(), null::<u8>())),
     ("dumpable again", Refused, || prctl(libc::PR_SET_DUMPABLE, 1)),
     ("let anybody trace", Refused, || prctl(libc::PR_SET_PTRACER, -1)),
@@ -227,13 +227,13 @@ pub(crate) const ATTACKS: &[Attack] = &[
     ("too much memory", Refused, too_much_memory),
     // The kernel.
     ("mount", Killed, || call!(libc::SYS_mount, c"none".as_ptr(), c"/nothing".as_ptr(), c"tmpfs".as_ptr(), 0, null::<u8>())),
-    ("unmount", Killed, || call!(libc::SYS_umount2, c"/nothing".as_ptr(), libc::MNT_DETACH)),
-    ("chroot", Killed, || call!(libc::SYS_chroot, c"..".as_ptr())),
+    ("unmount", Refused, || call!(libc::SYS_umount2, c"/nothing".as_ptr(), libc::MNT_DETACH)),
+    ("chroot", Refused, || call!(libc::SYS_chroot, c"..".as_ptr())),
     ("register a backing file", Refused, register_backing_file),
     ("clone the device", Refused, clone_device),
     ("io_uring", Killed, || call!(libc::SYS_io_uring_setup, 1, [0u8; 120].as_mut_ptr())),
     ("bpf", Killed, || call!(libc::SYS_bpf, 0, null::<u8>(), 0)),
-    ("userfaultfd", Killed, || call!(libc::SYS_userfaultfd, 0)),
+    ("userfaultfd", Refused, || call!(libc::SYS_userfaultfd, 0)),
     ("key rings", Killed, || call!(libc::SYS_keyctl, 0, -4, 0)),
     ("a call that does not exist", Refused, || call!(5000)),
     #[cfg(target_arch = "x86_64")]

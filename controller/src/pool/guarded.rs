@@ -1,0 +1,103 @@
+//! A posix pool as sessions use it: calls go straight to a local file system, and get a deadline on any other.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use address_map::namespace::object::BackingFacts;
+
+use super::deadline::{Deadline, is_local};
+use super::posix::{Directory, Space};
+
+/// See the module.
+pub struct PosixPool {
+    path: PathBuf,
+    host: String,
+    directory: Arc<Directory>,
+    deadline: Deadline,
+    local: bool,
+}
+
+impl PosixPool {
+    /// Opens the pool at `path`, which must exist and be writable. `patience`: how long a call may take.
+    pub fn open(path: PathBuf, host: String, patience: Duration) -> io::Result<Self> {
+        let deadline = Deadline::new(patience);
+        let opening = path.clone();
+        let (directory, local) = deadline.call(move || {
+            let directory = Directory::open(&opening)?;
+            let local = is_local(directory.root())?;
+            Ok((Arc::new(directory), local))
+        })?;
+        Ok(Self { path, host, directory, deadline, local })
+    }
+
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.path
+    }
+
+    /// The host whose disk this is, for placing tasks near the bytes.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Opens a backing file. `create`: it need not exist, and the tenant's directory is made when first needed.
+    pub fn open_object(&self, key: &str, write: bool, create: bool) -> io::Result<OwnedFd> {
+        self.call(key, move |directory, key| directory.open_object(key, write, create))
+    }
+
+    /// Makes the name of a backing file survive a power loss (its bytes are the writer's business).
+    pub fn sync_name(&self, key: &str) -> io::Result<()> {
+        self.call(key, Directory::sync_name)
+    }
+
+    /// What a backing file says about itself; `None` if it was never made.
+    pub fn facts(&self, key: &str) -> io::Result<Option<BackingFacts>> {
+        self.call(key, Directory::facts)
+    }
+
+    /// Deletes a backing file; it need not exist.
+    pub fn remove_object(&self, key: &str) -> io::Result<()> {
+        self.call(key, Directory::remove_object)
+    }
+
+    /// Deletes everything below a key, however long it takes; it need not exist.
+    pub fn remove_tree(&self, key: &str) -> io::Result<()> {
+        match std::fs::remove_dir_all(self.path.join(key)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Its space.
+    pub fn space(&self) -> io::Result<Space> {
+        self.call("", |directory, _| directory.space())
+    }
+
+    /// Does something with an open backing file.
+    pub fn with_file(
+        &self,
+        file: &OwnedFd,
+        work: impl FnOnce(&OwnedFd) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        if self.local {
+            return work(file);
+        }
+        let file = file.try_clone()?;
+        self.deadline.call(move || work(&file))
+    }
+
+    fn call<T: Send + 'static>(
+        &self,
+        key: &str,
+        work: impl FnOnce(&Directory, &str) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        if self.local {
+            return work(&self.directory, key);
+        }
+        let (directory, key) = (self.directory.clone(), key.to_owned());
+        self.deadline.call(move || work(&directory, &key))
+    }
+}
