@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::attr::Timestamp;
 use crate::codec;
-use crate::engine::{Batch, Engine, Value};
+use crate::engine::{Batch, Engine, Value, Visit};
 use crate::error::{MapError, Result};
 use crate::ids::{Ino, ShardId, TenantId};
 use crate::key::{self, Key};
@@ -30,12 +30,7 @@ pub trait Records {
     fn value(&self, key: &Key) -> Result<Option<Value>>;
 
     /// Calls `visit` for each record in `start..end`, in order, until it answers `false`.
-    fn scan(
-        &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>,
-    ) -> Result<()>;
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()>;
 
     /// A decoded record.
     fn record<T: bincode::Decode<()>>(&self, key: &Key) -> Result<Option<T>>
@@ -70,7 +65,7 @@ pub trait Records {
     }
 
     /// Calls `visit` for each record whose key starts with `prefix`.
-    fn scan_prefix(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()> {
+    fn scan_prefix(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()> {
         self.scan(prefix, key::after_prefix(prefix).as_deref(), visit)
     }
 }
@@ -185,12 +180,7 @@ impl Records for View<'_> {
         self.shard.cached_value(key)
     }
 
-    fn scan(
-        &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>,
-    ) -> Result<()> {
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()> {
         self.shard.engine.scan(start, end, visit)
     }
 }

@@ -63,7 +63,7 @@ impl Reader for Gate {
         &self,
         start: &[u8],
         end: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>,
+        visit: &mut address_map::engine::Visit<'_>,
     ) -> Result<()> {
         self.inner.scan(start, end, visit)
     }

@@ -1,6 +1,8 @@
 //! Many files through the library, on the engine that is used in production. `VMDS_SCALE_FILES` says how many
 //! (20,000 unless told otherwise; the figures of a million are in `docs/decisions/`).
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail right there")]
+
 use std::sync::Arc;
 use std::time::Instant;
 

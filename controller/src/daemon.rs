@@ -105,8 +105,22 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// What would only show when the first tenant is mounted is said at once, before anything is made.
+fn check_can_work(config: &Config) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        rustix::process::geteuid().is_root(),
+        "the controller mounts file systems and keeps the pools closed to others: start it as root"
+    );
+    let vmds = config.vmds.display();
+    let program = std::fs::metadata(&config.vmds)
+        .with_context(|| format!("the program {vmds} cannot be used; say with --vmds where vmds is"))?;
+    anyhow::ensure!(program.is_file(), "{vmds} is not a program; say with --vmds where vmds is");
+    Ok(())
+}
+
 fn run_daemon(config: &Config) -> anyhow::Result<()> {
     logging::start(&config.log).map_err(anyhow::Error::msg)?;
+    check_can_work(config)?;
     make_directories(config)?;
     let _locks = Locks::acquire(&[&config.state_dir, &config.run_dir], PREDECESSOR_ENDS_WITHIN)?;
     let (services, engine) = assemble::assemble(config)?;

@@ -2,7 +2,7 @@
 
 mod sharing;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use address_map::check;
@@ -208,9 +208,31 @@ impl MapService for PlaneServices {
     }
 }
 
+impl PlaneServices {
+    /// The name of another pool whose directory is this one, or holds it, or lies in it.
+    fn overlapping_pool(&self, id: PoolId, path: &Path) -> Option<String> {
+        // What cannot be resolved cannot be opened either, and is refused for that.
+        let wanted = path.canonicalize().ok()?;
+        let others = self.pool_names.iter().filter(|entry| *entry.key() != id);
+        others
+            .filter_map(|entry| Some((self.plane.pools.open(*entry.key())?, entry.value().clone())))
+            .find(|(pool, _)| {
+                let there = pool.directory().canonicalize().unwrap_or_else(|_| pool.directory().to_owned());
+                there.starts_with(&wanted) || wanted.starts_with(&there)
+            })
+            .map(|(_, name)| name)
+    }
+}
+
 impl PoolService for PlaneServices {
     fn ensure_pool(&self, id: PoolId, name: &str, spec: &PoolSpec) -> Result<PoolObserved, ServiceError> {
         let path = &spec.posix.path;
+        if let Some(other) = self.overlapping_pool(id, path) {
+            let dir = path.display();
+            return Err(ServiceError::Conflict(format!(
+                "the directory {dir} and that of pool '{other}' lie in one another; two pools need two directories"
+            )));
+        }
         let host = spec.posix.host.clone().unwrap_or_else(crate::pool::this_host);
         let pool = self.plane.pools.ensure(id, path.clone(), host).map_err(|error| {
             let dir = path.display();

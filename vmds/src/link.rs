@@ -227,7 +227,7 @@ impl Link {
         let mut calls = self.calls.lock();
         let full = |calls: &mut Calls| {
             let room = calls.waiting.len() < self.limits.inflight || on_continuation_thread();
-            !calls.closed && !(room && ready(calls))
+            !(calls.closed || room && ready(calls))
         };
         if !on_continuation_thread() {
             self.room.wait_while_for(&mut calls, full, self.limits.deadline);
@@ -298,18 +298,26 @@ impl Link {
         end
     }
 
-    /// Waits at the door for a controller, tells it what is held, and asks it what has not been answered.
+    /// Waits at the door for a controller that takes the session, however many go away again before they have.
     fn reconnect(&self, held: &impl Fn() -> Vec<Holding>) -> Result<(), LinkError> {
-        let socket = loop {
+        loop {
             let socket = self.wait_at_door()?;
-            match greet(&socket, self.limits) {
-                Ok(_) => break socket,
-                Err(error) => warn!(
-                    error = &error as &dyn std::error::Error,
-                    "this controller does not take the session"
-                ),
+            match self.resume(socket, held) {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    self.calls.lock().socket = None;
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        "this controller does not take the session"
+                    );
+                }
             }
-        };
+        }
+    }
+
+    /// Tells a controller what is held, and asks it what has not been answered.
+    fn resume(&self, socket: FrameSocket, held: &impl Fn() -> Vec<Holding>) -> Result<(), LinkError> {
+        greet(&socket, self.limits)?;
         let said = held();
         for Holding { node, write, backing } in &said {
             socket.send(&ToController::Held { node: *node, write: *write, backing: *backing }, None)?;

@@ -26,7 +26,7 @@ use journal::Journal;
 pub use layout::STORE_FORMAT;
 use visibility::Visibility;
 
-use super::{Batch, Engine, Reader, Value};
+use super::{Batch, Engine, Reader, Value, Visit};
 use crate::error::{MapError, Result};
 use crate::ids::Seq;
 
@@ -242,12 +242,7 @@ impl Reader for FjallSnapshot<'_> {
         Ok(value.map(|bytes| Value::from(&*bytes)))
     }
 
-    fn scan(
-        &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>,
-    ) -> Result<()> {
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()> {
         let found = match end {
             Some(end) if end <= start => return Ok(()),
             Some(end) => self.snapshot.range(self.keyspace, start..end),
@@ -268,12 +263,7 @@ impl Reader for FjallEngine {
         self.now().get(key)
     }
 
-    fn scan(
-        &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>,
-    ) -> Result<()> {
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()> {
         self.now().scan(start, end, visit)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::{Batch, Engine, Reader, Value};
+use super::{Batch, Engine, Reader, Value, Visit};
 use crate::error::Result;
 use crate::ids::Seq;
 use crate::key::Key;
@@ -46,12 +46,7 @@ impl Reader for MemorySnapshot {
         Ok(self.0.get(key).cloned())
     }
 
-    fn scan(
-        &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>,
-    ) -> Result<()> {
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()> {
         if end.is_some_and(|end| end <= start) {
             return Ok(());
         }
@@ -70,12 +65,7 @@ impl Reader for MemoryEngine {
         Ok(self.state.read().records.get(key).cloned())
     }
 
-    fn scan(
-        &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>,
-    ) -> Result<()> {
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()> {
         self.now().scan(start, end, visit)
     }
 }

@@ -47,18 +47,16 @@ impl Batch {
     }
 }
 
+/// What is done with each record of a scan; it goes on as long as the answer is `true`.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool> + 'a;
+
 /// A reader of an engine's state.
 pub trait Reader {
     /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Value>>;
 
     /// Calls `visit` for each key in `start..end` (`end` absent: to the last key), in order, until it answers `false`.
-    fn scan(
-        &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>,
-    ) -> Result<()>;
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()>;
 }
 
 /// An ordered key-value space with atomic, ordered commits.

@@ -73,14 +73,19 @@ pub fn rename(
         (_, Some(target)) if target == source => {
             // Two names of one inode (or one name twice): nothing to do.
             let same = observe(txn, &source)?;
-            return Ok(Renamed { moved: same, other: None, parent: dirs.from(), new_parent: dirs.to() });
+            return Ok(Renamed {
+                moved: same,
+                other: None,
+                parent: dirs.source(),
+                new_parent: dirs.target(),
+            });
         }
         (RenameMode::Exchange, Some(target)) => {
             refuse_own_descendant(txn, &target, from.parent)?;
-            take_entry(txn, dirs.from_mut(), from_key.clone(), &source);
-            take_entry(txn, dirs.to_mut(), to_key.clone(), &target);
-            add_entry(txn, dirs.from_mut(), from_key, &target);
-            add_entry(txn, dirs.to_mut(), to_key, &source);
+            take_entry(txn, dirs.source_mut(), from_key.clone(), &source);
+            take_entry(txn, dirs.target_mut(), to_key.clone(), &target);
+            add_entry(txn, dirs.source_mut(), from_key, &target);
+            add_entry(txn, dirs.target_mut(), to_key, &source);
             let other = relocate(txn, &target, to.parent, from)?;
             (relocate(txn, &source, from.parent, to)?, Some(other))
         }
@@ -89,13 +94,13 @@ pub fn rename(
                 Some(target) => Some(replace(txn, &mut dirs, &source, &target, to, to_key.clone(), in_use)?),
                 None => None,
             };
-            take_entry(txn, dirs.from_mut(), from_key, &source);
-            add_entry(txn, dirs.to_mut(), to_key, &source);
+            take_entry(txn, dirs.source_mut(), from_key, &source);
+            add_entry(txn, dirs.target_mut(), to_key, &source);
             (relocate(txn, &source, from.parent, to)?, replaced)
         }
     };
     dirs.store(txn, from.parent, to.parent);
-    Ok(Renamed { moved, other, parent: dirs.from(), new_parent: dirs.to() })
+    Ok(Renamed { moved, other, parent: dirs.source(), new_parent: dirs.target() })
 }
 
 /// The one or two directories of a rename, each held once.
@@ -110,19 +115,19 @@ impl Directories {
         Ok(Self { from: need_directory(txn, from)?, to: other })
     }
 
-    fn from_mut(&mut self) -> &mut Inode {
+    fn source_mut(&mut self) -> &mut Inode {
         &mut self.from
     }
 
-    fn to_mut(&mut self) -> &mut Inode {
+    fn target_mut(&mut self) -> &mut Inode {
         self.to.as_mut().unwrap_or(&mut self.from)
     }
 
-    fn from(&self) -> Inode {
+    fn source(&self) -> Inode {
         self.from.clone()
     }
 
-    fn to(&self) -> Inode {
+    fn target(&self) -> Inode {
         self.to.as_ref().unwrap_or(&self.from).clone()
     }
 
@@ -169,7 +174,7 @@ fn replace(
     } else {
         remove::drop_name(txn, ino, to.parent, in_use)?
     };
-    take_entry(txn, dirs.to_mut(), to_key, target);
+    take_entry(txn, dirs.target_mut(), to_key, target);
     Ok(Moved::Inode(ino, gone))
 }
 

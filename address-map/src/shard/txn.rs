@@ -8,7 +8,7 @@ use bincode::Encode;
 use super::{Records, Shard};
 use crate::attr::Timestamp;
 use crate::codec;
-use crate::engine::{Batch, Value};
+use crate::engine::{Batch, Value, Visit};
 use crate::error::{MapError, Refusal, Result};
 use crate::ids::{Ino, TenantId};
 use crate::key::{self, Key};
@@ -140,12 +140,7 @@ impl Records for Txn<'_> {
         }
     }
 
-    fn scan(
-        &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>,
-    ) -> Result<()> {
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()> {
         let upper = end.map_or(Bound::Unbounded, |end| Bound::Excluded(Key::from_slice(end)));
         let mut own = self.changes.range((Bound::Included(Key::from_slice(start)), upper)).peekable();
         let mut go_on = true;

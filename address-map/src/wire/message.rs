@@ -85,6 +85,7 @@ pub enum AtDoor {
 }
 
 /// What a controller says.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way into or out of a frame")]
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum ToVmds {
     /// The session is open.
@@ -390,6 +391,7 @@ pub struct NodeAttr {
 }
 
 /// Answers to [`Call`]s.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way into or out of a frame")]
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum Answer {
     /// Nothing more to say.

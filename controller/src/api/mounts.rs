@@ -20,7 +20,7 @@ use super::resources::{Question, has_room, must_own, permit as permit_any, query
 use super::{Api, ApiError, Caller, ErrorKind, Result, kind_of, sees};
 use crate::informer::Cache;
 use crate::resource::{Kind, Manifest, Mount, Object, Truth, mount_name};
-use crate::store::{Change, Outcome, Store};
+use crate::store::{Change, Outcome, Store, StoreError};
 use crate::watch::Watch;
 
 /// Longest wait for a mount to serve, in seconds.
@@ -112,11 +112,19 @@ pub(super) async fn create(
 fn wish(store: &Store, cache: &Cache, caller: Caller, spec: Value) -> Result<(Outcome, Object)> {
     let dir = spec.get("dir").and_then(Value::as_str);
     let dir = dir.ok_or_else(|| ApiError::new(ErrorKind::Invalid, "spec.dir: a mount needs a directory"))?;
-    let name = mount_name(FsPath::new(dir));
+    let dir = dir.to_owned();
+    let name = mount_name(FsPath::new(&dir));
     let manifest = Manifest::new(Kind::Mount, &name, spec).at_version(0);
     permit_any(store, cache, caller, Kind::Mount, &name, &manifest)?;
     must_own(store, caller, &wished::<Mount>(&name, &manifest)?.tenant)?;
-    Ok(store.apply(Kind::Mount, &name, &manifest, caller.uid)?)
+    store.apply(Kind::Mount, &name, &manifest, caller.uid).map_err(|error| match error {
+        StoreError::Exists { .. } => ApiError::new(
+            ErrorKind::Conflict,
+            format!("{dir} is the mount point of another tenant, or mounted with other options"),
+        )
+        .hint("unmount it first, or choose another directory; see: vmdsctl get mounts"),
+        other => other.into(),
+    })
 }
 
 /// Waits until the mount serves.

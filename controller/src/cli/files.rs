@@ -19,7 +19,7 @@ const NODES_PER_DOCUMENT: usize = 64;
 
 /// Applies all resources of a file, also when some of them are refused.
 pub(super) async fn apply(run: &Run, file: &Path, wait: bool) -> Result<ExitCode, CliError> {
-    let manifests = parse(&read(file)?)?;
+    let manifests = parse(file, &read(file)?)?;
     let (mut applied, mut failed) = (Vec::new(), false);
     for manifest in &manifests {
         match put(run, manifest).await {
@@ -80,8 +80,10 @@ fn read(file: &Path) -> Result<String, CliError> {
 }
 
 /// The resources in a text: JSON or YAML documents, each a resource, a list of them, or the answer to `get`.
-fn parse(text: &str) -> Result<Vec<Manifest>, CliError> {
-    let wrong = |error: &dyn std::fmt::Display| CliError::new(format!("the file is not understood: {error}"));
+fn parse(file: &Path, text: &str) -> Result<Vec<Manifest>, CliError> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        CliError::new(format!("{} is not understood: {error}", file.display()))
+    };
     let documents: Vec<Value> = if text.trim_start().starts_with(['{', '[']) {
         vec![serde_json::from_str(text).map_err(|error| wrong(&error))?]
     } else {
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
 
     fn names(text: &str) -> Vec<String> {
-        parse(text).unwrap().into_iter().map(|m| m.metadata.name.unwrap()).collect()
+        parse(Path::new("-"), text).unwrap().into_iter().map(|m| m.metadata.name.unwrap()).collect()
     }
 
     #[test]
@@ -135,11 +137,12 @@ mod tests {
         let yaml = "apiVersion: vmds/v1\nkind: Tenant\nmetadata:\n  name: a\nspec:\n  quota:\n    bytes: 1GiB\n---\n\
                     kind: Tenant\nmetadata: {name: b}\n";
         assert_eq!(names(yaml), ["a", "b"]);
-        assert_eq!(parse(yaml).unwrap()[0].spec["quota"]["bytes"], "1GiB");
-        let mode = parse("kind: Tenant\nmetadata: {name: a}\nspec: {rootMode: 0755}\n").unwrap();
+        assert_eq!(parse(Path::new("-"), yaml).unwrap()[0].spec["quota"]["bytes"], "1GiB");
+        let mode =
+            parse(Path::new("-"), "kind: Tenant\nmetadata: {name: a}\nspec: {rootMode: 0755}\n").unwrap();
         assert_eq!(mode[0].spec["rootMode"], "0755");
         let many = "kind: Tenant\nmetadata: {name: a}\n---\n".repeat(3000);
-        assert_eq!(parse(&many).unwrap().len(), 3000);
+        assert_eq!(parse(Path::new("-"), &many).unwrap().len(), 3000);
         assert_eq!(names(r#"{"kind": "Pool", "metadata": {"name": "p"}, "spec": {}}"#), ["p"]);
         assert_eq!(names("kind: TenantList\nitems:\n- {kind: Tenant, metadata: {name: c}}\n"), ["c"]);
         assert_eq!(names(r#"[{"kind": "Mount", "metadata": {"name": "m"}}]"#), ["m"]);
@@ -157,7 +160,7 @@ mod tests {
             ("a: [", "not understood"),
             ("{\"a\": [", "not understood"),
         ] {
-            let error = parse(text).unwrap_err().message;
+            let error = parse(Path::new("-"), text).unwrap_err().message;
             assert!(error.contains(part), "{error}");
         }
     }

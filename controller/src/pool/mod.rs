@@ -91,6 +91,11 @@ impl Pools {
         Ok(pool)
     }
 
+    /// A pool that is open now.
+    pub fn open(&self, id: PoolId) -> Option<Arc<PosixPool>> {
+        self.pools.get(&id).map(|pool| pool.clone())
+    }
+
     /// All pools known here.
     pub fn all(&self) -> Vec<Arc<PosixPool>> {
         self.pools.iter().map(|pool| pool.clone()).collect()

@@ -23,6 +23,7 @@ pub(crate) struct Created {
 
 impl Fs {
     /// Makes anything but an open file.
+    #[expect(clippy::too_many_arguments, reason = "as many as the request has")]
     pub(crate) fn make(
         self: &Arc<Self>,
         request: KernelRequest,
@@ -74,6 +75,7 @@ impl Fs {
     }
 
     /// Makes a regular file and opens it.
+    #[expect(clippy::too_many_arguments, reason = "as many as the request has")]
     pub(crate) fn create(
         self: &Arc<Self>,
         request: KernelRequest,
