@@ -1,5 +1,7 @@
 //! Random histories on a real shard against a plain reference tree: same answers, same tree, clean check.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail right there")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -66,7 +66,7 @@ fn measure(dir: &Path, files: u32) -> Costs {
     let each = |act: &dyn Fn(&Path)| once(|| paths.iter().for_each(|path| act(path))).0 / files;
     Costs {
         create: each(&|path| drop(File::create_new(path).expect("create"))),
-        stat: each(&|path| drop(fs::metadata(path).expect("stat"))),
+        stat: each(&|path| assert!(fs::metadata(path).expect("stat").is_file())),
         list: once(|| {
             let listed =
                 fs::read_dir(dir).expect("list").map(|entry| entry.expect("entry").metadata().expect("stat"));
