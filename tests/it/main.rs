@@ -28,3 +28,4 @@ mod share_names;
 mod sqlite;
 mod storms;
 mod trust;
+mod upgrade;

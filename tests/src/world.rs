@@ -112,6 +112,11 @@ impl World {
         command
     }
 
+    /// VMDSes are started from another program from the next start of the controller on.
+    pub fn use_vmds(&mut self, program: &Path) {
+        self.binaries.vmds = program.to_owned();
+    }
+
     /// Starts the controller, which must not be running, and waits until it is ready.
     #[track_caller]
     pub fn start_controller(&mut self) {
