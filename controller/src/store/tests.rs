@@ -58,6 +58,8 @@ fn a_stale_version_is_a_conflict() {
     apply(&store, "a", &tenant("a", 5)).unwrap();
     let error = apply(&store, "a", &tenant("a", 6).at_version(7)).unwrap_err();
     assert!(matches!(error, StoreError::Stale { expected: 7, found: 1, .. }), "{error}");
+    let (outcome, _) = apply(&store, "a", &tenant("a", 5).at_version(7)).unwrap();
+    assert_eq!(outcome, Outcome::Unchanged, "nothing was missed");
     apply(&store, "a", &tenant("a", 6).at_version(1)).unwrap();
     let error = apply(&store, "b", &tenant("b", 6).at_version(1)).unwrap_err();
     assert!(matches!(error, StoreError::Stale { found: 0, .. }), "{error}");

@@ -71,9 +71,6 @@ impl Store {
         let (kind, name) = (old.kind, old.name().to_owned());
         let found = old.metadata.resource_version;
         let expected = manifest.metadata.resource_version;
-        if let Some(expected) = expected.filter(|&v| v != 0 && v != found) {
-            return Err(StoreError::Stale { kind, name, expected, found });
-        }
         if old.metadata.deletion_requested {
             return Err(StoreError::BeingDeleted { kind, name });
         }
@@ -85,6 +82,10 @@ impl Store {
         // What an older version stored may lack defaults that are new.
         if admit(&name, &old.spec, None).is_ok_and(|full| full == spec) {
             return Ok((Outcome::Unchanged, old));
+        }
+        // Status moves on by itself: who wishes for what is wished for already has missed nothing.
+        if let Some(expected) = expected.filter(|&v| v != 0 && v != found) {
+            return Err(StoreError::Stale { kind, name, expected, found });
         }
         if expected == Some(0) {
             return Err(StoreError::Exists { kind, name });
