@@ -22,11 +22,6 @@ impl AddressMap {
         Self { shards, tenants: DashMap::new(), clock }
     }
 
-    /// The number of shards, at least 1.
-    pub fn shard_count(&self) -> u16 {
-        self.shards.len() as u16
-    }
-
     /// The clock.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock

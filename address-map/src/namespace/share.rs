@@ -28,11 +28,6 @@ pub fn revoke(txn: &mut Txn<'_>, share: ShareId) -> Result<Option<Grant>> {
     Ok(Some(grant))
 }
 
-/// Removes a grant that no injection refers to any more.
-pub fn forget_grant(txn: &mut Txn<'_>, share: ShareId) {
-    txn.delete(key::grant(txn.tenant(), share));
-}
-
 /// The grant of a share, if there is one.
 pub fn find_grant<R: Records>(owner: &R, share: ShareId) -> Result<Option<Grant>> {
     owner.record(&key::grant(owner.tenant(), share))

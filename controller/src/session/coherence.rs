@@ -92,7 +92,8 @@ impl Hub {
             watchers.push(watcher);
         }
         let Some(member) = self.members.read().get(&session.id).cloned() else {
-            return self.unwatch(file, watcher);
+            self.unwatch(file, watcher);
+            return;
         };
         let oldest = {
             let mut watches = member.watches.lock();
@@ -100,7 +101,7 @@ impl Hub {
             if watches.len() > WATCHES_PER_SESSION { watches.pop_front() } else { None }
         };
         if let Some((file, slot)) = oldest
-            && self.unwatch_if_watched(file, (session.id, slot))
+            && self.unwatch(file, (session.id, slot))
         {
             let node = NodeId::new(slot, file.1);
             self.push(
@@ -110,11 +111,8 @@ impl Hub {
         }
     }
 
-    fn unwatch(&self, file: File, watcher: Watcher) {
-        self.unwatch_if_watched(file, watcher);
-    }
-
-    fn unwatch_if_watched(&self, file: File, watcher: Watcher) -> bool {
+    /// Takes a watch away; answers whether it was there.
+    fn unwatch(&self, file: File, watcher: Watcher) -> bool {
         let Some(mut watchers) = self.watchers.get_mut(&file) else { return false };
         let before = watchers.len();
         watchers.retain(|w| *w != watcher);

@@ -9,6 +9,7 @@ use address_map::namespace::rename::{Moved, Place};
 use address_map::namespace::replay::{self, Origin};
 use address_map::namespace::{attr, create, link, remove, rename, share, xattr};
 use address_map::record::{Change, Inode, Layout, ObjectRef};
+use address_map::shard::Txn;
 use address_map::wire::{Answer, Make, NodeAttr, RenameMode, Stale, ToVmds, XattrMode};
 
 use super::scope::Scope;
@@ -65,16 +66,9 @@ impl DataPlane {
         name: Name,
         origin: Option<Origin>,
     ) -> Result<Outcome> {
-        let scope = self.scope(session, parent)?.writable()?;
-        let tenant = scope.tree.tenant();
-        let in_use = |ino| self.leases.is_held((tenant, ino));
-        let removed = scope.tree.write(|txn| {
-            let removed = remove::unlink(txn, scope.ino, &name, &in_use)?;
-            replay::remember(txn, origin, Change::Removed(removed.ino, removed.inode.kind));
-            Ok(removed)
-        })?;
-        let forget = self.after_removal(session, &scope, removed.ino, &removed.inode);
-        Ok(self.removed(&scope, removed, name).and_forget(forget))
+        self.remove(session, parent, name, origin, |txn, tenant, parent, name| {
+            remove::unlink(txn, parent, name, &|ino| self.leases.is_held((tenant, ino)))
+        })
     }
 
     pub(super) fn rmdir(
@@ -84,24 +78,31 @@ impl DataPlane {
         name: Name,
         origin: Option<Origin>,
     ) -> Result<Outcome> {
+        self.remove(session, parent, name, origin, |txn, _, parent, name| remove::rmdir(txn, parent, name))
+    }
+
+    fn remove(
+        &self,
+        session: &Session,
+        parent: NodeId,
+        name: Name,
+        origin: Option<Origin>,
+        remove: impl FnOnce(&mut Txn<'_>, TenantId, Ino, &Name) -> Result<remove::Removed>,
+    ) -> Result<Outcome> {
         let scope = self.scope(session, parent)?.writable()?;
         let removed = scope.tree.write(|txn| {
-            let removed = remove::rmdir(txn, scope.ino, &name)?;
+            let removed = remove(txn, scope.tree.tenant(), scope.ino, &name)?;
             replay::remember(txn, origin, Change::Removed(removed.ino, removed.inode.kind));
             Ok(removed)
         })?;
         let forget = self.after_removal(session, &scope, removed.ino, &removed.inode);
-        Ok(self.removed(&scope, removed, name).and_forget(forget))
-    }
-
-    fn removed(&self, scope: &Scope, removed: remove::Removed, name: Name) -> Outcome {
         let target = NodeAttr { node: scope.node(removed.ino), attr: self.present(&removed.inode) };
         let answer = Answer::Removed { target, parent: removed.parent.attr() };
         let touched = vec![
             Touched::Entry { parent: scope.ino, name },
             Touched::Inode { ino: removed.ino, data: false },
         ];
-        Outcome::changed(answer, scope, touched)
+        Ok(Outcome::changed(answer, &scope, touched).and_forget(forget))
     }
 
     /// Who still holds a file without a name is told to let go as soon as it can; what nobody holds is deleted. Shares
