@@ -8,6 +8,7 @@ mod fixture;
 mod load;
 mod mounts;
 mod process;
+pub mod s3;
 mod snapshot;
 mod wait;
 mod world;
