@@ -33,6 +33,8 @@ pub enum Kind {
     Garbage = 10,
     /// [`crate::record::Replay`]: mount, place.
     Replay = 11,
+    /// Bytes of a small file: ino.
+    Contents = 12,
 }
 
 fn start(tenant: TenantId, kind: Kind) -> Key {
@@ -153,6 +155,11 @@ pub fn injection(grantee: TenantId, slot: Slot) -> Key {
 /// The slot in the key of an injection.
 pub fn parse_injection(key: &[u8]) -> Option<Slot> {
     Some(Slot(u16::from_be_bytes(key.get(5..7)?.try_into().ok()?)))
+}
+
+/// Bytes of a small file.
+pub fn contents(tenant: TenantId, ino: Ino) -> Key {
+    push_u64(start(tenant, Kind::Contents), ino.0)
 }
 
 /// An unlinked inode that is still open.

@@ -86,10 +86,39 @@ pub enum Layout {
     None,
     /// In the record itself (symlink targets).
     Inline(Vec<u8>),
-    /// One object of a pool holds all of them.
+    /// One backing file of a pool holds all of them.
     Object(ObjectRef),
     /// Spread over [`Extent`] records.
     Extents,
+    /// In a record of their own, see [`crate::namespace::contents`]: a small file of an object store.
+    Small {
+        /// The pool they move to when they grow.
+        pool: PoolId,
+    },
+    /// One immutable object of an object store holds all of them.
+    Stored(StoredObject),
+}
+
+impl Layout {
+    /// The pool that has the bytes of a file of one piece.
+    pub fn pool(&self) -> Option<PoolId> {
+        match self {
+            Layout::Object(object) | Layout::Stored(StoredObject { object, .. }) => Some(object.pool),
+            Layout::Small { pool } => Some(*pool),
+            Layout::None | Layout::Inline(_) | Layout::Extents => None,
+        }
+    }
+}
+
+/// An object of an object store that never changes: other bytes are another object.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StoredObject {
+    /// Its address.
+    pub object: ObjectRef,
+    /// What the store calls this version of it, as `If-Match` takes it.
+    pub etag: String,
+    /// Its size, bytes.
+    pub size: u64,
 }
 
 /// A global address: an object of a pool.

@@ -17,7 +17,7 @@ use address_map::ids::{Ino, PoolId, ShareId, Slot, TenantId};
 use address_map::name::Name;
 use address_map::record::{
     Entry, Extent, Garbage, Grant, Injection, Inode, Layout, LinkRecord, ObjectRef, Quota, Rights,
-    TenantRecord, Usage,
+    StoredObject, TenantRecord, Usage,
 };
 use bincode::{Decode, Encode};
 
@@ -115,6 +115,9 @@ fn tenant() {
 #[test]
 fn inodes() {
     check("inode-file", &inode(FileKind::File, Layout::Object(object())));
+    let stored = StoredObject { object: object(), etag: "\"d41d8cd98f\"".to_owned(), size: 1 << 33 };
+    check("inode-stored", &inode(FileKind::File, Layout::Stored(stored)));
+    check("inode-small", &inode(FileKind::File, Layout::Small { pool: PoolId(3) }));
     check("inode-spread", &inode(FileKind::File, Layout::Extents));
     check("inode-directory", &inode(FileKind::Directory, Layout::None));
     check("inode-symlink", &inode(FileKind::Symlink, Layout::Inline(b"../target/\xff".to_vec())));
@@ -139,6 +142,11 @@ fn extent() {
 #[test]
 fn xattr() {
     check("xattr", &b"a value \x00\xff".to_vec());
+}
+
+#[test]
+fn contents() {
+    check("contents", &b"the bytes of a small file \x00\xff".to_vec());
 }
 
 #[test]

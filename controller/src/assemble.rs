@@ -15,7 +15,7 @@ use crate::logging::chain;
 use crate::map_service::PlaneServices;
 use crate::pool::Pools;
 use crate::resource::{Pool, Tenant};
-use crate::services::{PoolService, Services};
+use crate::services::Services;
 use crate::session::DataPlane;
 use crate::store::{Store, StoreError};
 
@@ -45,7 +45,7 @@ pub fn assemble(config: &Config) -> anyhow::Result<(Services, Arc<dyn Engine>)> 
     let committer = Committer::new(system.clone());
     let plane =
         DataPlane::start(map, Pools::new(config.pool_timeout), committer).context("cannot start a thread")?;
-    let services = Arc::new(PlaneServices::new(plane.clone()));
+    let services = Arc::new(PlaneServices::new(plane.clone(), config.state_dir.join("staging")));
     restore(&system, &plane, &services).context("cannot read what was served before")?;
     let agent = Agent::new(plane, config.vmds.clone(), &config.run_dir)
         .with_context(|| format!("cannot clean up in {}", config.run_dir.display()))?;
@@ -57,7 +57,7 @@ pub fn assemble(config: &Config) -> anyhow::Result<(Services, Arc<dyn Engine>)> 
 fn restore(system: &Arc<dyn Engine>, plane: &DataPlane, services: &PlaneServices) -> Result<(), StoreError> {
     let store = Store::open(system.clone(), Arc::new(SystemClock))?;
     for pool in store.read_all::<Pool>()? {
-        if let Err(error) = services.ensure_pool(PoolId(pool.status.pool_id), pool.name(), &pool.spec) {
+        if let Err(error) = services.reopen_pool(PoolId(pool.status.pool_id), pool.name(), &pool) {
             tracing::warn!(pool = pool.name(), error = %chain(&error), "cannot open a pool yet");
         }
     }

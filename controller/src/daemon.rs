@@ -209,7 +209,7 @@ fn make_default_pool(store: &Store, dir: &Path) -> anyhow::Result<()> {
         .mode(0o700)
         .create(dir)
         .with_context(|| format!("the directory of the default pool {} cannot be made", dir.display()))?;
-    let spec = PoolSpec { posix: PosixSpec { path: dir.to_owned(), host: None } };
+    let spec = PoolSpec::Posix(PosixSpec { path: dir.to_owned(), host: None });
     let manifest = Manifest::new(Kind::Pool, DEFAULT_POOL, spec_value::<Pool>(&spec));
     store.apply(Kind::Pool, DEFAULT_POOL, &manifest, 0)?;
     Ok(())
@@ -247,7 +247,7 @@ mod tests {
             let store = Store::open(Arc::clone(&engine) as _, Arc::new(SystemClock)).unwrap();
             let pools = store.read_all::<Pool>().unwrap();
             assert_eq!(pools.len(), 1);
-            assert_eq!(pools[0].spec.posix.path, config.default_pool);
+            assert_eq!(pools[0].spec.posix().unwrap().path, config.default_pool);
         }
     }
 

@@ -3,7 +3,14 @@
 use std::error::Error;
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// What the names of the SDK's crates begin with.
+const SDK: &str = "aws_";
 
 /// Checks a filter like `info` or `controller=debug,info`.
 ///
@@ -25,15 +32,22 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
 /// # Errors
 /// The filter is not one.
 pub fn start(filter: &str) -> Result<(), String> {
-    let filter = parse(filter)?;
-    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let base = tracing_subscriber::registry().with(parse(filter)?);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     // Refused only when somebody else has set up logging in this process: then that is what is wanted.
     let _ = if std::io::stderr().is_terminal() {
-        base.with_target(false).try_init()
+        base.with(lines.with_target(false).with_filter(filter_fn(harmless))).try_init()
     } else {
-        base.json().flatten_event(true).with_ansi(false).try_init()
+        let lines = lines.json().flatten_event(true).with_ansi(false);
+        base.with(lines.with_filter(filter_fn(harmless))).try_init()
     };
     Ok(())
+}
+
+/// Whether something may be logged, whatever was asked for: what crates of the SDK say for their own developers holds
+/// signed requests and tokens.
+fn harmless(what: &Metadata<'_>) -> bool {
+    !what.target().starts_with(SDK) || *what.level() <= Level::INFO
 }
 
 /// An error and all its sources in one line.
@@ -51,6 +65,38 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is said through layers like those of the daemon when everything is asked for.
+    fn heard(say: impl FnOnce()) -> String {
+        #[derive(Clone, Default)]
+        struct Sink(std::sync::Arc<parking_lot::Mutex<Vec<u8>>>);
+        impl std::io::Write for Sink {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let (sink, filter) = (Sink::default(), parse("trace,aws_sigv4=trace").unwrap());
+        let copy = sink.clone();
+        let lines = tracing_subscriber::fmt::layer().with_writer(move || copy.clone());
+        let layers = tracing_subscriber::registry().with(filter).with(lines.with_filter(filter_fn(harmless)));
+        tracing::subscriber::with_default(layers, say);
+        String::from_utf8(sink.0.lock().clone()).unwrap()
+    }
+
+    #[test]
+    fn signed_requests_are_not_logged_whatever_is_asked_for() {
+        let heard = heard(|| {
+            tracing::trace!("ours");
+            tracing::debug!(target: "aws_sigv4::http_request::sign", "canonical request");
+            tracing::warn!(target: "aws_smithy_runtime", "careful");
+        });
+        assert!(heard.contains("ours") && heard.contains("careful"), "{heard}");
+        assert!(!heard.contains("canonical request"), "{heard}");
+    }
 
     #[test]
     fn filters_are_checked() {

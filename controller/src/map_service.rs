@@ -1,8 +1,9 @@
 //! What the control plane asks of the address map: tenants, shares, locations, checks.
 
+mod pools;
 mod sharing;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use address_map::check;
@@ -14,10 +15,9 @@ use address_map::namespace::{extent, lookup, object, share, tenant};
 use address_map::record::{Entry, Grant, Inode, Layout, ObjectRef, Usage};
 use address_map::shard::Records;
 
-use crate::resource::PoolSpec;
 use crate::services::{
-    CheckSummary, DroppedShare, GlobalRange, GrantOrder, GrantOutcome, Located, MapService, PoolObserved,
-    PoolService, Receipt, RevokeOrder, ServiceError, TenantSetup,
+    CheckSummary, DroppedShare, GlobalRange, GrantOrder, GrantOutcome, Located, MapService, Receipt,
+    RevokeOrder, ServiceError, TenantSetup,
 };
 use crate::session::DataPlane;
 use sharing::shareable;
@@ -26,12 +26,14 @@ use sharing::shareable;
 pub struct PlaneServices {
     plane: Arc<DataPlane>,
     pool_names: dashmap::DashMap<PoolId, String>,
+    /// Where the staging directories of pools are that name none.
+    staging: PathBuf,
 }
 
 impl PlaneServices {
-    /// Services over a data plane.
-    pub fn new(plane: Arc<DataPlane>) -> Self {
-        Self { plane, pool_names: dashmap::DashMap::new() }
+    /// Services over a data plane. `staging`: where the staging directories of pools are that name none.
+    pub fn new(plane: Arc<DataPlane>, staging: PathBuf) -> Self {
+        Self { plane, pool_names: dashmap::DashMap::new(), staging }
     }
 
     fn tree(&self, id: TenantId) -> Result<Tree, ServiceError> {
@@ -69,17 +71,27 @@ impl PlaneServices {
         }
     }
 
+    /// Where the bytes of a file of one piece are; of a file of an object store, once they are there.
+    fn ranges(&self, tree: &Tree, ino: Ino, inode: &Inode, size: u64) -> Result<Vec<GlobalRange>, ServiceError> {
+        let stored = self.plane.object_of(tree, ino, inode).map_err(map_failed)?;
+        match (stored, &inode.layout) {
+            (Some(stored), _) => Ok(vec![self.range(0, stored.size, &stored.object)?]),
+            (None, Layout::Object(object)) => Ok(vec![self.range(0, size, object)?]),
+            (None, _) => Ok(Vec::new()),
+        }
+    }
+
     fn range(&self, offset: u64, length: u64, object: &ObjectRef) -> Result<GlobalRange, ServiceError> {
         let pool = self.plane.pools.get(object.pool).map_err(internal)?;
         let name = self.pool_names.get(&object.pool).map(|name| name.clone()).unwrap_or_default();
-        let path: PathBuf = pool.directory().join(&object.key);
+        let path: PathBuf = pool.files.directory().join(&object.key);
         Ok(GlobalRange {
             offset,
             length,
             pool: name,
             key: object.key.clone(),
             path: Some(path),
-            host: Some(pool.host().to_owned()),
+            host: Some(pool.files.host().to_owned()),
         })
     }
 }
@@ -176,10 +188,10 @@ impl MapService for PlaneServices {
     fn locate(&self, id: TenantId, path: &LogicalPath) -> Result<Located, ServiceError> {
         let (tree, ino) = self.follow(id, path)?;
         let inode: Inode = lookup::inode(&tree.view(), ino).map_err(map_failed)?;
-        let size = self.plane.present(&inode).size;
+        let size = self.plane.present((tree.tenant(), ino), &inode).size;
         let ranges = match &inode.layout {
             Layout::None | Layout::Inline(_) => Vec::new(),
-            Layout::Object(object) => vec![self.range(0, size, object)?],
+            Layout::Object(_) | Layout::Small { .. } | Layout::Stored(_) => self.ranges(&tree, ino, &inode, size)?,
             Layout::Extents => extent::pieces(&tree.view(), ino)
                 .map_err(map_failed)?
                 .iter()
@@ -205,53 +217,6 @@ impl MapService for PlaneServices {
             }
         }
         Ok(summary)
-    }
-}
-
-impl PlaneServices {
-    /// The name of another pool whose directory is this one, or holds it, or lies in it.
-    fn overlapping_pool(&self, id: PoolId, path: &Path) -> Option<String> {
-        // What cannot be resolved cannot be opened either, and is refused for that.
-        let wanted = path.canonicalize().ok()?;
-        let others = self.pool_names.iter().filter(|entry| *entry.key() != id);
-        others
-            .filter_map(|entry| Some((self.plane.pools.open(*entry.key())?, entry.value().clone())))
-            .find(|(pool, _)| {
-                let there = pool.directory().canonicalize().unwrap_or_else(|_| pool.directory().to_owned());
-                there.starts_with(&wanted) || wanted.starts_with(&there)
-            })
-            .map(|(_, name)| name)
-    }
-}
-
-impl PoolService for PlaneServices {
-    fn ensure_pool(&self, id: PoolId, name: &str, spec: &PoolSpec) -> Result<PoolObserved, ServiceError> {
-        let path = &spec.posix.path;
-        if let Some(other) = self.overlapping_pool(id, path) {
-            let dir = path.display();
-            return Err(ServiceError::Conflict(format!(
-                "the directory {dir} and that of pool '{other}' lie in one another; two pools need two directories"
-            )));
-        }
-        let host = spec.posix.host.clone().unwrap_or_else(crate::pool::this_host);
-        let pool = self.plane.pools.ensure(id, path.clone(), host).map_err(|error| {
-            let dir = path.display();
-            match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    ServiceError::Invalid(format!("the pool directory {dir} does not exist; make it first"))
-                }
-                _ => ServiceError::Invalid(format!("the pool directory {dir} is not writable: {error}")),
-            }
-        })?;
-        self.pool_names.insert(id, name.to_owned());
-        let space = pool.space().map_err(internal)?;
-        Ok(PoolObserved { bytes_total: space.total, bytes_free: space.free })
-    }
-
-    fn remove_pool(&self, id: PoolId) -> Result<(), ServiceError> {
-        self.plane.pools.remove(id);
-        self.pool_names.remove(&id);
-        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use address_map::name::LogicalPath;
 use address_map::record::{Quota, Rights, Usage};
 use thiserror::Error;
 
-use crate::resource::{MountFlags, PoolSpec};
+use crate::resource::{MountFlags, PoolSpec, S3Capabilities};
 
 /// Why a service did not do what it was asked.
 #[derive(Debug, Error)]
@@ -271,12 +271,14 @@ pub trait MountService: Send + Sync + 'static {
 }
 
 /// A pool as it was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolObserved {
-    /// Its size.
-    pub bytes_total: u64,
+    /// Its size, where it has one.
+    pub bytes_total: Option<u64>,
     /// What is free.
-    pub bytes_free: u64,
+    pub bytes_free: Option<u64>,
+    /// What its endpoint can, where it has one.
+    pub s3: Option<S3Capabilities>,
 }
 
 /// The pools.

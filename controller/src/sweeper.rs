@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use address_map::ids::TenantId;
+use address_map::ids::{Ino, PoolId, TenantId};
 use address_map::map::Tree;
 use address_map::namespace::object;
 use address_map::record::ObjectRef;
@@ -22,7 +22,16 @@ const BATCH: usize = 256;
 /// Between two rounds that look for what hints have missed.
 const ROUND_EVERY: Duration = Duration::from_secs(60);
 
-type Hint = (TenantId, ObjectRef);
+/// Files looked at in one round in each staging directory; the next round goes on with what is left.
+const STAGED_MAX: usize = 16 * 1024;
+
+/// Something that can be done now.
+enum Hint {
+    /// An object is not needed any more.
+    Garbage(TenantId, ObjectRef),
+    /// The last writer of a file of an object store is gone.
+    Written(TenantId, Ino),
+}
 
 /// Takes hints about objects to delete.
 pub struct Sweeper {
@@ -42,7 +51,12 @@ impl Sweeper {
     /// An object of a tenant is to be deleted and noted as such.
     pub fn hint(&self, tenant: TenantId, object: ObjectRef) {
         // Full: the next round finds it. Gone: the process ends.
-        let _ = self.hints.try_send((tenant, object));
+        let _ = self.hints.try_send(Hint::Garbage(tenant, object));
+    }
+
+    /// A file of an object store is not being written any more, and its bytes are not there yet.
+    pub fn written(&self, tenant: TenantId, ino: Ino) {
+        let _ = self.hints.try_send(Hint::Written(tenant, ino));
     }
 }
 
@@ -63,8 +77,11 @@ fn run(plane: &Weak<DataPlane>, hints: &Receiver<Hint>) {
         };
         let Some(plane) = plane.upgrade() else { return };
         let mut batch: BTreeMap<TenantId, Vec<ObjectRef>> = BTreeMap::new();
-        for (tenant, object) in first.into_iter().chain(hints.try_iter().take(BATCH - 1)) {
-            batch.entry(tenant).or_default().push(object);
+        for hint in first.into_iter().chain(hints.try_iter().take(BATCH - 1)) {
+            match hint {
+                Hint::Garbage(tenant, object) => batch.entry(tenant).or_default().push(object),
+                Hint::Written(tenant, ino) => plane.bring_elsewhere(tenant, ino),
+            }
         }
         for (tenant, objects) in batch {
             // A tenant that was deleted meanwhile has no objects any more.
@@ -77,6 +94,7 @@ fn run(plane: &Weak<DataPlane>, hints: &Receiver<Hint>) {
             plane.map.tenants().into_iter().flat_map(|tenant| plane.map.tree(tenant)).for_each(|tree| {
                 plane.sweep(&tree);
             });
+            plane.bring_what_is_left();
         }
     }
 }
@@ -85,7 +103,7 @@ impl DataPlane {
     /// Deletes everything of a tenant that is noted as garbage.
     pub(crate) fn sweep(&self, tree: &Tree) {
         loop {
-            let objects = match object::garbage(&tree.view(), BATCH) {
+            let objects = match object::garbage(&tree.view(), self.map.clock().timestamp(), BATCH) {
                 Ok(objects) => objects,
                 Err(error) => {
                     tracing::error!(
@@ -102,18 +120,31 @@ impl DataPlane {
         }
     }
 
+    /// Brings to their object stores what was being written when its writers or the controller were lost, and removes
+    /// what is left over in staging directories.
+    fn bring_what_is_left(self: &Arc<Self>) {
+        for pool in self.pools.all().into_iter().filter(|pool| pool.store.is_some()) {
+            let keys = pool.files.keys(STAGED_MAX).unwrap_or_else(|error| {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot look into a staging directory");
+                Vec::new()
+            });
+            for (tenant, ino) in keys.iter().filter_map(|key| object::parse_address(key.trim_end_matches('~'))) {
+                self.bring_elsewhere(tenant, ino);
+            }
+        }
+    }
+
     /// Deletes objects and the notes of them; what cannot be deleted stays noted. Answers how many are gone.
     fn delete_objects(&self, tree: &Tree, objects: Vec<ObjectRef>) -> usize {
-        let mut gone = objects;
-        gone.retain(|object| {
-            match self.pools.get(object.pool).and_then(|pool| pool.remove_object(&object.key)) {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot delete an object yet");
-                    false
-                }
-            }
-        });
+        let mut by_pool: BTreeMap<PoolId, Vec<ObjectRef>> = BTreeMap::new();
+        for object in objects {
+            by_pool.entry(object.pool).or_default().push(object);
+        }
+        let gone: Vec<ObjectRef> = by_pool
+            .into_iter()
+            .filter_map(|(pool, objects)| Some(self.pools.open(pool)?.remove(objects)))
+            .flatten()
+            .collect();
         let noted = tree.write(|txn| {
             gone.iter().for_each(|object| object::swept(txn, object));
             Ok(())

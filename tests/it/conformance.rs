@@ -122,7 +122,7 @@ fn pjdfstest_finds_what_it_finds_on_ext4() {
 #[test]
 fn pjdfstest_finds_the_same_with_a_quota() {
     let world = world();
-    world.ctl(&["tenant", "create", "alice", "--quota-bytes", "10GiB", "--quota-inodes", "100000"]);
+    world.tenant_with("alice", &["--quota-bytes", "10GiB", "--quota-inodes", "100000"]);
     let dir = world.mount_point("alice");
     fs::create_dir_all(&dir).unwrap();
     world.mount_at("alice", &dir, &["--suid", "--dev"]);
@@ -138,7 +138,7 @@ fn fsx_reads_what_it_wrote() {
 #[test]
 fn fsx_reads_what_it_wrote_with_a_quota() {
     let world = world();
-    world.ctl(&["tenant", "create", "alice", "--quota-bytes", "1GiB"]);
+    world.tenant_with("alice", &["--quota-bytes", "1GiB"]);
     fsx(&world, &world.mount("alice"), true);
 }
 

@@ -65,7 +65,7 @@ fn no_byte_no_lock_and_no_transaction_is_lost_over_kills_of_the_controller() {
 #[test]
 fn no_byte_no_lock_and_no_transaction_of_a_tenant_with_a_quota_is_lost_over_kills_of_the_controller() {
     let world = world();
-    world.ctl(&["tenant", "create", "metered", "--quota-bytes", "64GiB"]);
+    world.tenant_with("metered", &["--quota-bytes", "64GiB"]);
     let mount = world.mount("metered");
     let vmds = world.vmds();
     let start = |loads: &mut Loads, seed| start_bytes(loads, &mount, seed);

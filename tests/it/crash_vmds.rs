@@ -141,7 +141,7 @@ fn no_byte_no_lock_and_no_transaction_is_lost_over_kills_of_the_vmds() {
 #[test]
 fn no_byte_no_lock_and_no_transaction_of_a_tenant_with_a_quota_is_lost_over_kills_of_the_vmds() {
     let world = world();
-    world.ctl(&["tenant", "create", "metered", "--quota-bytes", "64GiB"]);
+    world.tenant_with("metered", &["--quota-bytes", "64GiB"]);
     let mount = world.mount("metered");
     kill_under("bytes with a quota", &world, &mount, |loads, seed| start_bytes(loads, &mount, seed));
 }

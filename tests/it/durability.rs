@@ -167,7 +167,7 @@ fn stop(writer: thread::ScopedJoinHandle<'_, usize>, dir: &Path) -> usize {
 #[test]
 fn what_was_open_and_unlinked_when_the_controller_died_is_cleaned_up() {
     let mut world = world();
-    world.ctl(&["tenant", "create", "alice", "--quota-bytes", "10MiB"]);
+    world.tenant_with("alice", &["--quota-bytes", "10MiB"]);
     let dir = world.mount("alice");
     let free = |dir: &Path| rustix::fs::statvfs(dir).map(|s| s.f_bavail * s.f_frsize);
     let all = free(&dir).unwrap();

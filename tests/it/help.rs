@@ -22,10 +22,14 @@ pub(crate) fn binaries() -> Binaries {
     }
 }
 
-/// A world of its own for a test.
+/// A world of its own for a test. With `VMDS_TEST_POOL=objects` in the environment its tenants live in an object store.
 #[track_caller]
 pub(crate) fn world() -> World {
-    World::start(binaries())
+    match std::env::var("VMDS_TEST_POOL").as_deref() {
+        Ok("objects") => World::start_on_objects(binaries()),
+        Ok(other) => panic!("VMDS_TEST_POOL is 'objects' or not there, not '{other}'"),
+        Err(_) => World::start(binaries()),
+    }
 }
 
 /// Checks the same in an empty local directory, in a tenant's tree, and in the tree of a tenant with a quota, whose
@@ -39,7 +43,7 @@ pub(crate) fn everywhere(check: impl Fn(&Path)) {
     eprintln!("in a tenant's tree:");
     check(&world.mounted("plain"));
     eprintln!("in the tree of a tenant with a quota:");
-    world.ctl(&["tenant", "create", "metered", "--quota-bytes", "64GiB"]);
+    world.tenant_with("metered", &["--quota-bytes", "64GiB"]);
     check(&world.mount("metered"));
     world.ctl(&["check"]);
 }

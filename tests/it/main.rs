@@ -16,6 +16,7 @@ mod listing;
 mod locate;
 mod metadata;
 mod names;
+mod objects;
 mod programs;
 mod quota;
 mod refusals;

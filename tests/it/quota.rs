@@ -14,7 +14,7 @@ use crate::help::{SOON, assert_errno, names, python, world};
 const MIB: u64 = 1 << 20;
 
 fn limited(world: &World, tenant: &str, limits: &[&str]) -> PathBuf {
-    world.ctl(&[&["tenant", "create", tenant], limits].concat());
+    world.tenant_with(tenant, limits);
     world.mount(tenant)
 }
 

@@ -1,6 +1,7 @@
 //! A controller with directories of its own, and everything that belongs to it.
 
 mod commands;
+mod object_store;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -17,6 +18,7 @@ use tempfile::TempDir;
 
 use crate::mounts::{detach_all_under, mounts_under};
 use crate::process::{Process, children, wait_child};
+use crate::s3::S3Server;
 use crate::wait::{wait_for, wait_until};
 
 /// How long a controller may take until it says that it is ready.
@@ -49,6 +51,8 @@ pub struct World {
     dir: TempDir,
     controller: Option<Child>,
     starts: u32,
+    /// Where tenants live, if not in a directory.
+    objects: Option<S3Server>,
     /// Every VMDS ever seen, to see at the end that none is left.
     seen: RefCell<HashSet<Process>>,
     _watchdog: Sender<()>,
@@ -77,6 +81,7 @@ impl World {
             dir,
             controller: None,
             starts: 0,
+            objects: None,
             seen: RefCell::default(),
             _watchdog: watchdog,
         };

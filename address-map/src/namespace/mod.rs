@@ -5,6 +5,7 @@
 //! the counters exact, whoever calls.
 
 pub mod attr;
+pub mod contents;
 pub mod create;
 pub mod extent;
 pub mod link;

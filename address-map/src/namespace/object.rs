@@ -5,7 +5,7 @@ use crate::error::{Refusal, Result};
 use crate::ids::{Ino, PoolId, TenantId};
 use crate::key;
 use crate::record::{Garbage, Inode, Layout, ObjectRef};
-use crate::shard::{Records, Txn};
+use crate::shard::{Records, Txn, decode};
 
 /// Inodes per sub-directory of a pool, as a power of two: neighbours in creation share a directory.
 const INODES_PER_GROUP_BITS: u32 = 12;
@@ -21,6 +21,29 @@ pub fn address(tenant: TenantId, pool: PoolId, ino: Ino) -> ObjectRef {
         pool,
         key: format!("{}/{:x}/{:x}", tenant_prefix(tenant), ino.0 >> INODES_PER_GROUP_BITS, ino.0),
     }
+}
+
+/// The file whose backing file has a key; `None`: it is not one's.
+pub fn parse_address(key: &str) -> Option<(TenantId, Ino)> {
+    let mut parts = key.split('/');
+    let (tenant, _, ino) = (parts.next()?, parts.next()?, parts.next()?);
+    let tenant = TenantId(u32::from_str_radix(tenant, 16).ok()?);
+    let ino = Ino(u64::from_str_radix(ino, 16).ok()?);
+    (address(tenant, PoolId(0), ino).key == key).then_some((tenant, ino))
+}
+
+/// Separates the address of a file from what makes each version of its bytes another object.
+const VERSION_MARK: char = '.';
+
+/// The object that takes the bytes of a file of an object store: another one with each `version`, which is drawn by lot.
+pub fn stored_address(tenant: TenantId, pool: PoolId, ino: Ino, version: u128) -> ObjectRef {
+    let ObjectRef { pool, key } = address(tenant, pool, ino);
+    ObjectRef { pool, key: format!("{key}{VERSION_MARK}{version:032x}") }
+}
+
+/// Whether an address is that of an immutable object, and not that of a backing file.
+pub fn is_stored(object: &ObjectRef) -> bool {
+    object.key.contains(VERSION_MARK)
 }
 
 /// What a backing file says about itself.
@@ -96,6 +119,13 @@ pub fn purge(txn: &mut Txn<'_>, ino: Ino, inode: &Inode) -> Result<()> {
         Layout::None | Layout::Inline(_) => {}
         Layout::Object(object) => discard(txn, object),
         Layout::Extents => super::extent::remove_all(txn, ino)?,
+        Layout::Small { .. } | Layout::Stored(_) => {
+            super::contents::discard_current(txn, ino, &inode.layout);
+            if let (true, Some(pool)) = (inode.dirty, inode.layout.pool()) {
+                // What was being written is in a backing file.
+                discard(txn, &address(tenant, pool, ino));
+            }
+        }
     }
     doomed.into_iter().for_each(|key| txn.delete(key));
     let head = txn.head()?;
@@ -128,15 +158,27 @@ pub fn orphans<R: Records>(records: &R) -> Result<Vec<Ino>> {
 
 /// Notes that an object is no longer needed.
 pub fn discard(txn: &mut Txn<'_>, object: &ObjectRef) {
-    let garbage = Garbage { not_before: txn.now() };
-    txn.put(key::garbage(txn.tenant(), object), &garbage);
+    let now = txn.now();
+    discard_after(txn, object, now);
 }
 
-/// Up to `most` objects that are no longer needed.
-pub fn garbage<R: Records>(records: &R, most: usize) -> Result<Vec<ObjectRef>> {
+/// Notes that an object is to be deleted at or after `not_before`, unless [`keep`] is called for it.
+pub fn discard_after(txn: &mut Txn<'_>, object: &ObjectRef, not_before: Timestamp) {
+    txn.put(key::garbage(txn.tenant(), object), &Garbage { not_before });
+}
+
+/// An object that was noted is not to be deleted.
+pub fn keep(txn: &mut Txn<'_>, object: &ObjectRef) {
+    txn.delete(key::garbage(txn.tenant(), object));
+}
+
+/// Up to `most` objects that are no longer needed at `now`.
+pub fn garbage<R: Records>(records: &R, now: Timestamp, most: usize) -> Result<Vec<ObjectRef>> {
     let mut found = Vec::new();
-    records.scan_prefix(&key::kind_prefix(records.tenant(), key::Kind::Garbage), &mut |key, _| {
-        found.extend(key::parse_garbage(key));
+    records.scan_prefix(&key::kind_prefix(records.tenant(), key::Kind::Garbage), &mut |key, value| {
+        if decode::<Garbage>(key, value)?.not_before <= now {
+            found.extend(key::parse_garbage(key));
+        }
         Ok(found.len() < most)
     })?;
     Ok(found)
@@ -154,7 +196,7 @@ pub(super) fn collect_keys(txn: &Txn<'_>, prefix: &[u8], into: &mut Vec<key::Key
     })
 }
 
-fn need_file(txn: &Txn<'_>, ino: Ino) -> Result<Inode> {
+pub(super) fn need_file(txn: &Txn<'_>, ino: Ino) -> Result<Inode> {
     let inode = txn.need_inode(ino)?;
     match inode.kind {
         FileKind::File => Ok(inode),

@@ -11,9 +11,9 @@ use crate::ids::{NodeId, Slot};
 use crate::name::Name;
 
 /// Oldest protocol version this side speaks.
-pub const PROTOCOL_MIN: u16 = 1;
+pub const PROTOCOL_MIN: u16 = 2;
 /// Newest protocol version this side speaks.
-pub const PROTOCOL_MAX: u16 = 1;
+pub const PROTOCOL_MAX: u16 = 2;
 
 /// What a VMDS says.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -285,12 +285,27 @@ pub enum Call {
         /// Inode.
         node: NodeId,
     },
-    /// A descriptor of the file's bytes, kept until dropped. → [`Answer::Leased`], with a descriptor
+    /// The way to the file's bytes, kept until dropped. → [`Answer::Leased`], with a descriptor, or
+    /// [`Answer::Addressed`]
     Lease {
         /// Inode.
         node: NodeId,
         /// For writing too: the inode is volatile from now until [`Call::CloseWrite`].
         write: bool,
+        /// Bytes are about to be moved: a file of an object store that is being written is brought near. Without it
+        /// [`Source::Unfilled`] will do.
+        fill: bool,
+    },
+    /// A handle that can write is closed: the bytes are to be in the pool, whoever else still writes.
+    /// → [`Answer::Done`]
+    Flush {
+        /// Inode.
+        node: NodeId,
+    },
+    /// A connection to the object store that the file's bytes are in. → [`Answer::Connected`], with a descriptor
+    Connect {
+        /// Inode.
+        node: NodeId,
     },
     /// The last handle that could write is closed: take size and times from the file. → [`Answer::Attr`]
     CloseWrite {
@@ -335,6 +350,8 @@ impl Call {
             | Call::Lease { .. }
             | Call::CloseWrite { .. }
             | Call::Grow { .. }
+            | Call::Flush { .. }
+            | Call::Connect { .. }
             | Call::Sync { .. } => false,
         }
     }
@@ -452,9 +469,57 @@ pub enum Answer {
         /// How to use the descriptor.
         lease: Lease,
     },
+    /// The bytes are not behind a descriptor. Such a lease, too, ends with the next change of the inode.
+    Addressed {
+        /// The file as it is now.
+        attr: Attr,
+        /// Where its bytes are.
+        source: Source,
+    },
+    /// A connected stream socket rides along.
+    Connected,
+    /// It takes long and goes on: ask again.
+    Pending,
 }
 
-/// An address lease of a `posix` pool: a descriptor and how to use it.
+/// Where the bytes of a file of an object store are.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Source {
+    /// To be asked for with `fill` when they are needed.
+    Unfilled,
+    /// These are all of them.
+    Inline(Vec<u8>),
+    /// Behind an address.
+    Address(Address),
+}
+
+/// An address lease: what to say to the object store to be given the bytes of one object, and no other.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Address {
+    /// Number of the pool: connections of one pool serve all its addresses.
+    pub pool: u32,
+    /// Path and query of the request, signed.
+    pub target: String,
+    /// Headers to send with it: `Host`, and those that are part of the signature, with which the store gives this
+    /// version of the object or none.
+    pub headers: Vec<(String, String)>,
+    /// What the store calls this version of the object.
+    pub etag: String,
+    /// Size of the object, bytes.
+    pub size: u64,
+    /// For how long the address can be used, milliseconds from now.
+    pub valid_ms: u32,
+}
+
+impl std::fmt::Debug for Address {
+    /// Without the signature: addresses are not for logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { pool, etag, size, valid_ms, .. } = self;
+        write!(f, "Address {{ pool: {pool}, etag: {etag}, size: {size}, valid_ms: {valid_ms} }}")
+    }
+}
+
+/// A lease that is a descriptor, and how to use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Lease {
     /// The descriptor may be written.
@@ -462,6 +527,9 @@ pub struct Lease {
     /// Number under which the kernel knows the file for passthrough. All opens of the inode name this one; absent:
     /// no passthrough for this inode.
     pub backing: Option<u32>,
+    /// The file belongs to an object store and is only being written here: the descriptor is good until the inode
+    /// changes or the last writer has closed it, and each closing of a writer is a [`Call::Flush`].
+    pub floating: bool,
 }
 
 /// One entry of a directory.

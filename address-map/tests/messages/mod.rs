@@ -69,7 +69,21 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn lease() -> impl Strategy<Value = Lease> {
-    (any::<bool>(), any::<Option<u32>>()).prop_map(|(write, backing)| Lease { write, backing })
+    (any::<[bool; 2]>(), any::<Option<u32>>()).prop_map(|([write, floating], backing)| Lease {
+        write,
+        backing,
+        floating,
+    })
+}
+
+fn source() -> impl Strategy<Value = Source> {
+    let headers = vec((any::<String>(), any::<String>()), 0..4);
+    let address = (any::<[u32; 2]>(), any::<String>(), headers, any::<String>(), any::<u64>()).prop_map(
+        |([pool, valid_ms], target, headers, etag, size)| {
+            Source::Address(Address { pool, target, headers, etag, size, valid_ms })
+        },
+    );
+    prop_oneof![Just(Source::Unfilled), bytes().prop_map(Source::Inline), address]
 }
 
 fn change() -> impl Strategy<Value = AttrChange> {
@@ -98,6 +112,8 @@ fn call() -> impl Strategy<Value = Call> {
         |node| Call::Statfs { node },
         |node| Call::CloseWrite { node },
         |node| Call::Sync { node },
+        |node| Call::Flush { node },
+        |node| Call::Connect { node },
     ]);
     let on_name = prop::sample::select(vec![
         (|parent, name| Call::Lookup { parent, name }) as fn(NodeId, Name) -> Call,
@@ -130,7 +146,7 @@ fn call() -> impl Strategy<Value = Call> {
         (node(), bytes()).prop_map(|(node, name)| Call::Removexattr { node, name }),
         (node(), vec(any::<u8>(), 0..256), bytes(), set)
             .prop_map(|(node, name, value, mode)| Call::Setxattr { node, name, value, mode }),
-        (node(), any::<bool>()).prop_map(|(node, write)| Call::Lease { node, write }),
+        (node(), any::<[bool; 2]>()).prop_map(|(node, [write, fill])| Call::Lease { node, write, fill }),
         (node(), any::<u64>()).prop_map(|(node, size)| Call::Grow { node, size }),
     ]
 }
@@ -172,6 +188,9 @@ fn answer() -> impl Strategy<Value = Answer> {
             lease
         }),
         (attr(), lease()).prop_map(|(attr, lease)| Answer::Leased { attr, lease }),
+        (attr(), source()).prop_map(|(attr, source)| Answer::Addressed { attr, source }),
+        Just(Answer::Connected),
+        Just(Answer::Pending),
     ]
 }
 

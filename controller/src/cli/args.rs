@@ -6,11 +6,11 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use super::typed::{
-    Expiry, Receiver, TenantPath, parse_duration, parse_expiry, parse_kind, parse_receiver, parse_sla_class,
-    parse_tenant_path,
+    Bucket, Expiry, Receiver, TenantPath, parse_bucket, parse_credentials, parse_duration, parse_expiry,
+    parse_kind, parse_receiver, parse_sla_class, parse_tenant_path,
 };
 use crate::config::DEFAULT_RUN_DIR;
-use crate::resource::{ByteSize, Kind, SlaClass};
+use crate::resource::{ByteSize, CredentialsSpec, Kind, SlaClass};
 
 /// Control VMDS: tenants, mounts, shares, pools.
 #[derive(Debug, Parser)]
@@ -206,24 +206,55 @@ pub(super) struct MountArguments {
 /// What to do with pools.
 #[derive(Debug, Subcommand)]
 pub(super) enum PoolCommand {
-    /// Add storage.
-    Add {
-        /// Its name.
-        name: String,
-        /// A directory that is for VMDS alone.
-        #[arg(long, value_name = "PATH")]
-        posix: PathBuf,
-        /// The host whose disk it is [default: this one].
-        #[arg(long)]
-        host: Option<String>,
-    },
+    /// Add storage: a directory or a bucket.
+    Add(Box<PoolArguments>),
     /// List pools.
     List,
+    /// Show all about a pool.
+    Show {
+        /// Its name.
+        name: String,
+    },
     /// Stop using a pool. Its files stay where they are.
     Remove {
         /// Its name.
         name: String,
     },
+}
+
+/// A pool to add.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("storage").required(true).args(["posix", "s3"])))]
+pub(super) struct PoolArguments {
+    /// Its name.
+    pub name: String,
+    /// A directory that is for VMDS alone.
+    #[arg(long, value_name = "PATH")]
+    pub posix: Option<PathBuf>,
+    /// The host whose disk it is [default: this one].
+    #[arg(long, requires = "posix")]
+    pub host: Option<String>,
+    /// A bucket, or what is below a prefix of one, that is for VMDS alone.
+    #[arg(long, value_name = "BUCKET[/PREFIX]", value_parser = parse_bucket, requires = "credentials")]
+    pub s3: Option<Bucket>,
+    /// Where the bucket is, like http://store:9000 [default: Amazon's for the region].
+    #[arg(long, value_name = "URL", requires = "s3")]
+    pub endpoint: Option<String>,
+    /// The region that requests are signed for.
+    #[arg(long, requires = "s3")]
+    pub region: Option<String>,
+    /// The bucket is in the path, not in the host's name.
+    #[arg(long, requires = "s3")]
+    pub path_style: bool,
+    /// Where the controller finds the credentials; they are never typed here.
+    #[arg(long, value_name = "env|file:PATH[#PROFILE]|profile:NAME|imds", value_parser = parse_credentials, requires = "s3")]
+    pub credentials: Option<CredentialsSpec>,
+    /// A local directory for files that are being written [default: below the controller's state].
+    #[arg(long, value_name = "DIR", requires = "s3")]
+    pub staging: Option<PathBuf>,
+    /// Certificates (PEM) that sign the endpoint's [default: those of the system].
+    #[arg(long, value_name = "FILE", requires = "s3")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// What to do with shares.
@@ -333,6 +364,22 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_is_a_directory_or_a_bucket() {
+        let add = |line: &str| match parse(line) {
+            Ok(Command::Pool(PoolCommand::Add(arguments))) => *arguments,
+            _ => panic!("{line}"),
+        };
+        let posix = add("pool add p --posix /p --host h");
+        assert_eq!((posix.posix, posix.host.as_deref()), (Some(PathBuf::from("/p")), Some("h")));
+        let s3 = add("pool add p --s3 data/team/vmds --endpoint http://h:9000 --path-style \
+                      --credentials file:/k#ops --staging /s");
+        let bucket = s3.s3.unwrap();
+        assert_eq!((bucket.name.as_str(), bucket.prefix.as_str()), ("data", "team/vmds"));
+        let file = CredentialsSpec::File { path: "/k".into(), profile: Some("ops".to_owned()) };
+        assert_eq!((s3.credentials, s3.path_style, s3.staging), (Some(file), true, Some("/s".into())));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for line in [
             "share grant a:/d b",
@@ -348,6 +395,12 @@ mod tests {
             "tenant upgrade a --all",
             "share drop b",
             "share drop b:d",
+            "pool add p",
+            "pool add p --posix /p --s3 data --credentials env",
+            "pool add p --posix /p --region r",
+            "pool add p --s3 data",
+            "pool add p --s3 data --credentials AKIA:secret",
+            "pool add p --s3 /data --credentials env",
             "get secrets",
             "status --timeout soon",
             "explode",

@@ -8,7 +8,9 @@ use serde::Serialize;
 use super::CliError;
 use super::args::Format;
 use crate::api::{LocatedView, StatusReport};
-use crate::resource::{Kind, Object, Tenant, Truth, human_bytes};
+use crate::resource::{
+    CredentialsSpec, Kind, Object, Pool, S3Capabilities, S3Spec, Tenant, Truth, human_bytes,
+};
 
 /// Writes to standard output. A reader that has seen enough is no error.
 pub(super) fn emit(text: &str) -> Result<(), CliError> {
@@ -118,6 +120,11 @@ pub(super) fn describe(object: &Object) -> String {
         let shard = tenant.status.shard.map_or_else(|| "-".to_owned(), |shard| shard.to_string());
         lines.push(("shard".to_owned(), shard));
     }
+    if let Ok(pool) = object.typed::<Pool>()
+        && let Some(s3) = pool.spec.s3()
+    {
+        lines.extend(bucket(s3, pool.status.s3.as_ref()));
+    }
     lines.push(("created".to_owned(), object.metadata.created.to_string()));
     for condition in object.common().conditions {
         let said =
@@ -126,6 +133,38 @@ pub(super) fn describe(object: &Object) -> String {
     }
     let width = lines.iter().map(|(heading, _)| heading.len()).max().unwrap_or(0);
     lines.iter().map(|(heading, text)| format!("{heading:width$}  {}\n", harmless(text))).collect()
+}
+
+/// All about a bucket that is a pool. There is nothing secret to show: credentials are only named.
+fn bucket(spec: &S3Spec, found: Option<&S3Capabilities>) -> Vec<(String, String)> {
+    let credentials = match &spec.credentials {
+        CredentialsSpec::Env => "the controller's environment".to_owned(),
+        CredentialsSpec::Imds => "the role of the machine".to_owned(),
+        CredentialsSpec::Profile(profile) => format!("profile {profile}"),
+        CredentialsSpec::File { path, profile } => {
+            let profile = profile.as_deref().unwrap_or("default");
+            format!("{}, profile {profile}", path.display())
+        }
+    };
+    let staging = spec.staging.as_ref().map(|path| path.display().to_string());
+    let mut lines = vec![
+        ("region", spec.region.clone().unwrap_or_else(|| "-".to_owned())),
+        ("credentials", credentials),
+        ("staging", staging.unwrap_or_else(|| "below the controller's state".to_owned())),
+    ];
+    if let Some(can) = found {
+        let word = |holds| if holds { "yes" } else { "no" }.to_owned();
+        lines.extend([
+            ("conditional writes", word(can.conditional_put)),
+            ("conditional reads", word(can.conditional_get)),
+            ("checks checksums", word(can.checksums)),
+            ("copies parts", word(can.multipart_copy)),
+            ("versioning", format!("{:?}", can.versioning).to_lowercase()),
+            ("clock ahead by", format!("{}s", can.clock_skew_seconds)),
+        ]);
+        lines.extend(can.notes.iter().map(|note| ("note", note.clone())));
+    }
+    lines.into_iter().map(|(heading, text)| (heading.to_owned(), text)).collect()
 }
 
 /// Where a file is.
@@ -227,6 +266,41 @@ mod tests {
              shard          3\n\
              created        2031-05-07T12:00:00Z\n\
              ready          True since 2031-05-07T12:00:01Z: the tenant can be mounted\n"
+        );
+    }
+
+    #[test]
+    fn all_about_a_bucket() {
+        let pool: Object = serde_json::from_value(json!({
+            "apiVersion": "vmds/v1", "kind": "Pool",
+            "metadata": {"name": "big", "uid": 1, "resourceVersion": 4, "generation": 1, "createdBy": 0,
+                "created": "2031-05-07T12:00:00Z"},
+            "spec": {"s3": {"bucket": "data", "prefix": "vmds", "endpoint": "http://store:9000",
+                "credentials": {"file": "/etc/vmds/keys"}}},
+            "status": {"poolId": 2, "conditions": [], "s3": {"conditionalPut": true, "conditionalGet": false,
+                "etags": "quoted", "multipartCopy": true, "checksums": true, "versioning": "off",
+                "clockSkewSeconds": -1, "notes": ["it ignores If-Match"]}}
+        }))
+        .unwrap();
+        assert_eq!(
+            describe(&pool),
+            "name                big\n\
+             id                  2\n\
+             path                s3://data/vmds\n\
+             host                http://store:9000\n\
+             size                -\n\
+             free                -\n\
+             region              -\n\
+             credentials         /etc/vmds/keys, profile default\n\
+             staging             below the controller's state\n\
+             conditional writes  yes\n\
+             conditional reads   no\n\
+             checks checksums    yes\n\
+             copies parts        yes\n\
+             versioning          off\n\
+             clock ahead by      -1s\n\
+             note                it ignores If-Match\n\
+             created             2031-05-07T12:00:00Z\n"
         );
     }
 

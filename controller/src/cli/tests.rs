@@ -65,6 +65,26 @@ async fn what_cannot_come_about_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pool_in_a_bucket() {
+    let server = Server::start().await;
+    let add =
+        "pool add big --s3 data/vmds --endpoint http://127.0.0.1:1 --path-style --credentials file:/k#p";
+    ctl(&server, add).await.unwrap();
+    let pool = server.fixture.object(Kind::Pool, "big");
+    assert!(pool.is_ready());
+    let expected = json!({"s3": {"bucket": "data", "prefix": "vmds", "endpoint": "http://127.0.0.1:1",
+        "pathStyle": true, "credentials": {"file": "/k", "profile": "p"}}});
+    assert_eq!(pool.spec, expected);
+    for line in ["pool list", "pool show big", "pool remove big"] {
+        ctl(&server, line).await.expect(line);
+    }
+    assert!(server.fixture.gone(Kind::Pool, "big"));
+    let refused = fails(&server, "pool add bad --s3 Data --region r --credentials env").await;
+    assert!(refused.contains("a bucket has 3 to 63 lower-case letters"), "{refused}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn mounting_and_unmounting() {
     let server = Server::start().await;
     ctl(&server, "mount a /m --noexec").await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::resource::{Kind, SlaClass, Time};
+use crate::resource::{CredentialsSpec, Kind, SlaClass, Time};
 
 /// A path of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,15 @@ pub(super) struct Receiver {
     pub tenant: String,
     /// Its path.
     pub path: Option<String>,
+}
+
+/// A bucket, and perhaps a prefix in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bucket {
+    /// The bucket.
+    pub name: String,
+    /// The prefix; empty: none.
+    pub prefix: String,
 }
 
 /// When a share ends.
@@ -60,6 +69,33 @@ pub(super) fn parse_receiver(text: &str) -> Result<Receiver, String> {
         return Err("write it like beta or beta:/in/data".to_owned());
     }
     Ok(Receiver { tenant: text.to_owned(), path: None })
+}
+
+/// Parses `bucket` or `bucket/some/prefix`.
+pub(super) fn parse_bucket(text: &str) -> Result<Bucket, String> {
+    let (name, prefix) = text.split_once('/').unwrap_or((text, ""));
+    if name.is_empty() || name.contains(':') {
+        return Err("write it like data or data/team/vmds".to_owned());
+    }
+    Ok(Bucket { name: name.to_owned(), prefix: prefix.trim_end_matches('/').to_owned() })
+}
+
+/// Parses where credentials are. What is not understood is not repeated: it may be the credentials themselves.
+pub(super) fn parse_credentials(text: &str) -> Result<CredentialsSpec, &'static str> {
+    match text.split_once(':') {
+        None if text == "env" => Ok(CredentialsSpec::Env),
+        None if text == "imds" => Ok(CredentialsSpec::Imds),
+        Some(("profile", name)) if !name.is_empty() => Ok(CredentialsSpec::Profile(name.to_owned())),
+        Some(("file", file)) => {
+            let (path, profile) = match file.rsplit_once('#') {
+                Some((path, profile)) if !profile.is_empty() => (path, Some(profile.to_owned())),
+                _ => (file, None),
+            };
+            let path = std::path::absolute(path).map_err(|_| "write it like file:/etc/vmds/keys#profile")?;
+            Ok(CredentialsSpec::File { path, profile })
+        }
+        _ => Err("say where they are: env, file:PATH, file:PATH#PROFILE, profile:NAME or imds"),
+    }
 }
 
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -108,6 +144,24 @@ mod tests {
         assert_eq!(parse_receiver("b:/in").unwrap().path.as_deref(), Some("/in"));
         for bad in ["", "b/c", "b:c"] {
             assert!(parse_receiver(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn buckets_and_where_credentials_are() {
+        let bucket = |name: &str, prefix: &str| Bucket { name: name.to_owned(), prefix: prefix.to_owned() };
+        assert_eq!(parse_bucket("data"), Ok(bucket("data", "")));
+        assert_eq!(parse_bucket("data/a/b/"), Ok(bucket("data", "a/b")));
+        assert!(parse_bucket("/a").is_err() && parse_bucket("s3://data").is_err());
+        assert_eq!(parse_credentials("env"), Ok(CredentialsSpec::Env));
+        assert_eq!(parse_credentials("profile:p"), Ok(CredentialsSpec::Profile("p".to_owned())));
+        let file = |profile: Option<&str>| {
+            Ok(CredentialsSpec::File { path: "/k".into(), profile: profile.map(str::to_owned) })
+        };
+        assert_eq!(parse_credentials("file:/k"), file(None));
+        assert_eq!(parse_credentials("file:/k#p"), file(Some("p")));
+        for bad in ["", "keys", "file:", "profile:", "AKIA:s3cret"] {
+            assert!(!parse_credentials(bad).unwrap_err().contains("s3cret"), "{bad}");
         }
     }
 

@@ -63,6 +63,17 @@ impl PosixPool {
         self.call(key, Directory::remove_object)
     }
 
+    /// Gives a backing file another key in the same directory; what had it is gone.
+    pub fn rename_object(&self, from: &str, to: &str) -> io::Result<()> {
+        let to = to.to_owned();
+        self.call(from, move |directory, from| directory.rename_object(from, &to))
+    }
+
+    /// The keys of at most `most` backing files, in no order.
+    pub fn keys(&self, most: usize) -> io::Result<Vec<String>> {
+        self.call("", move |directory, _| directory.keys(most))
+    }
+
     /// Deletes everything below a key, however long it takes; it need not exist.
     pub fn remove_tree(&self, key: &str) -> io::Result<()> {
         match std::fs::remove_dir_all(self.path.join(key)) {

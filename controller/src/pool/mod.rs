@@ -3,6 +3,7 @@
 mod deadline;
 mod guarded;
 mod posix;
+pub mod s3;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,11 +13,15 @@ use std::time::{Duration, Instant};
 
 use address_map::attr::Timestamp;
 use address_map::ids::PoolId;
+use address_map::namespace::object;
+use address_map::record::ObjectRef;
 use dashmap::DashMap;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
 pub use guarded::PosixPool;
+pub use posix::Space;
+use s3::{S3Pool, S3Runtime};
 
 /// How long a call into a pool that is not local may take, unless told otherwise.
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
@@ -25,15 +30,95 @@ const YOUNG_FOR: Duration = Duration::from_secs(10);
 /// How long a young controller waits for a pool.
 const OPENED_WITHIN: Duration = Duration::from_secs(5);
 
+/// A pool.
+pub struct Pool {
+    /// Backing files: of a posix pool all there are, of an object store those that are being written.
+    pub files: PosixPool,
+    /// Where they go when they are written.
+    pub store: Option<ObjectStore>,
+}
+
+impl Pool {
+    /// Its space. An object store has no end that it would tell.
+    pub fn space(&self) -> io::Result<Space> {
+        const ENDLESS: u64 = 1 << 60;
+        match &self.store {
+            Some(_) => Ok(Space { total: ENDLESS, free: ENDLESS, inodes: ENDLESS, inodes_free: ENDLESS }),
+            None => self.files.space(),
+        }
+    }
+
+    /// Deletes everything below a key, which is that of a directory, however long it takes; it need not exist.
+    pub fn remove_tree(&self, key: &str) -> io::Result<()> {
+        let Some(store) = &self.store else { return self.files.remove_tree(key) };
+        let below = format!("{key}/");
+        let mut after = below.clone();
+        loop {
+            let page = store.wait(async |s3| s3.list(Some(after.clone())).await)?;
+            let keys = page.objects.into_iter().map(|object| object.key);
+            let keys: Vec<String> = keys.take_while(|key| key.starts_with(&below)).collect();
+            let Some(last) = keys.last().cloned() else { break };
+            let gone = store.wait(async |s3| s3.delete(&keys).await)?;
+            if gone.len() < keys.len() {
+                return Err(io::Error::other("the object store keeps objects that are to be deleted"));
+            }
+            after = last;
+        }
+        self.files.remove_tree(key)
+    }
+
+    /// Deletes backing files and objects; answers which are gone.
+    pub fn remove(&self, objects: Vec<ObjectRef>) -> Vec<ObjectRef> {
+        let (stored, files): (Vec<_>, Vec<_>) = objects.into_iter().partition(object::is_stored);
+        let mut gone: Vec<ObjectRef> = files
+            .into_iter()
+            .filter(|object| {
+                let removed = self.files.remove_object(&object.key);
+                removed.inspect_err(|error| cannot_delete(error)).is_ok()
+            })
+            .collect();
+        if let (Some(store), Some(pool)) = (&self.store, stored.first().map(|object| object.pool)) {
+            let keys: Vec<String> = stored.into_iter().map(|object| object.key).collect();
+            match store.wait(async |s3| s3.delete(&keys).await) {
+                Ok(keys) => gone.extend(keys.into_iter().map(|key| ObjectRef { pool, key })),
+                Err(error) => cannot_delete(&error),
+            }
+        }
+        gone
+    }
+}
+
+fn cannot_delete(error: &io::Error) {
+    tracing::warn!(error = error as &dyn std::error::Error, "cannot delete an object yet");
+}
+
+/// An object store behind a directory.
+#[derive(Clone)]
+pub struct ObjectStore {
+    /// The store.
+    pub s3: S3Pool,
+    /// The threads that speak with it.
+    pub runtime: S3Runtime,
+}
+
+impl ObjectStore {
+    /// Asks the store something and waits for the answer. Never to be called on a thread of a runtime.
+    pub fn wait<T>(&self, ask: impl AsyncFnOnce(&S3Pool) -> Result<T, s3::S3Error>) -> io::Result<T> {
+        Ok(self.runtime.wait_for(ask(&self.s3))?)
+    }
+}
+
 /// The pools of this process, by number.
 pub struct Pools {
-    pools: DashMap<PoolId, Arc<PosixPool>>,
+    pools: DashMap<PoolId, Arc<Pool>>,
     /// Until when a pool that is not known may still come.
     young_until: Instant,
     /// Held while one is added, and while one is looked for in order to wait.
     opening: Mutex<()>,
     one_more: Condvar,
     patience: Duration,
+    /// The threads that speak with object stores; started with the first.
+    runtime: Mutex<Option<S3Runtime>>,
 }
 
 impl Default for Pools {
@@ -55,11 +140,26 @@ impl Pools {
             opening: Mutex::default(),
             one_more: Condvar::new(),
             patience,
+            runtime: Mutex::default(),
         }
     }
 
+    /// The threads that speak with object stores.
+    pub fn runtime(&self) -> io::Result<S3Runtime> {
+        let mut runtime = self.runtime.lock();
+        match &*runtime {
+            Some(started) => Ok(started.clone()),
+            None => Ok(runtime.insert(S3Runtime::start()?).clone()),
+        }
+    }
+
+    /// How long a call into a pool may take that is not on a local disk.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// A pool that is known here. Right after the start one that is not is waited for.
-    pub fn get(&self, id: PoolId) -> io::Result<Arc<PosixPool>> {
+    pub fn get(&self, id: PoolId) -> io::Result<Arc<Pool>> {
         if let Some(pool) = self.pools.get(&id) {
             return Ok(pool.clone());
         }
@@ -75,15 +175,22 @@ impl Pools {
         }
     }
 
-    /// Opens a pool, or checks again one that is open.
-    pub fn ensure(&self, id: PoolId, directory: PathBuf, host: String) -> io::Result<Arc<PosixPool>> {
+    /// Opens a pool, or checks again one that is open. `store`: where written files go.
+    pub fn ensure(
+        &self,
+        id: PoolId,
+        directory: PathBuf,
+        host: String,
+        store: Option<ObjectStore>,
+    ) -> io::Result<Arc<Pool>> {
         if let Some(pool) = self.pools.get(&id)
-            && pool.directory() == directory
-            && pool.host() == host
+            && pool.files.directory() == directory
+            && pool.files.host() == host
+            && pool.store.as_ref().map(|store| store.s3.settings()) == store.as_ref().map(|store| store.s3.settings())
         {
             return Ok(pool.clone());
         }
-        let pool = Arc::new(PosixPool::open(directory, host, self.patience)?);
+        let pool = Arc::new(Pool { files: PosixPool::open(directory, host, self.patience)?, store });
         let opening = self.opening.lock();
         self.pools.insert(id, pool.clone());
         drop(opening);
@@ -92,12 +199,12 @@ impl Pools {
     }
 
     /// A pool that is open now.
-    pub fn open(&self, id: PoolId) -> Option<Arc<PosixPool>> {
+    pub fn open(&self, id: PoolId) -> Option<Arc<Pool>> {
         self.pools.get(&id).map(|pool| pool.clone())
     }
 
     /// All pools known here.
-    pub fn all(&self) -> Vec<Arc<PosixPool>> {
+    pub fn all(&self) -> Vec<Arc<Pool>> {
         self.pools.iter().map(|pool| pool.clone()).collect()
     }
 
@@ -128,9 +235,9 @@ mod tests {
         let (dir, pools) = (tempfile::tempdir().unwrap(), Pools::default());
         std::thread::scope(|scope| {
             let early = scope.spawn(|| pools.get(PoolId(1)));
-            pools.ensure(PoolId(2), dir.path().to_owned(), "here".into()).unwrap();
+            pools.ensure(PoolId(2), dir.path().to_owned(), "here".into(), None).unwrap();
             assert!(!early.is_finished(), "another pool is not that pool");
-            pools.ensure(PoolId(1), dir.path().to_owned(), "here".into()).unwrap();
+            pools.ensure(PoolId(1), dir.path().to_owned(), "here".into(), None).unwrap();
             early.join().unwrap().unwrap();
         });
     }

@@ -140,6 +140,34 @@ impl Directory {
         }
     }
 
+    /// Gives a backing file another key in the same directory; what had it is gone.
+    pub(super) fn rename_object(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(fs::renameat(&self.root, from, &self.root, to)?)
+    }
+
+    /// The keys of at most `most` backing files, in no order.
+    pub(super) fn keys(&self, most: usize) -> io::Result<Vec<String>> {
+        let (mut keys, mut directories) = (Vec::new(), vec![String::new()]);
+        while let Some(directory) = directories.pop() {
+            let path = if directory.is_empty() { "." } else { &directory };
+            let fd = self.open_beneath(path, OFlags::DIRECTORY | OFlags::RDONLY)?;
+            for entry in fs::Dir::new(fd)? {
+                let entry = entry?;
+                let Ok(name) = entry.file_name().to_str() else { continue };
+                let key = if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
+                match entry.file_type() {
+                    FileType::Directory if name != "." && name != ".." => directories.push(key),
+                    FileType::RegularFile => keys.push(key),
+                    _ => {}
+                }
+                if keys.len() >= most {
+                    return Ok(keys);
+                }
+            }
+        }
+        Ok(keys)
+    }
+
     /// Its space.
     pub(super) fn space(&self) -> io::Result<Space> {
         let stat = fs::fstatvfs(&self.root)?;

@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::resource::{Kind, Manifest, Object, Pool, PoolSpec, Resource, ResourceType, Tenant, Truth};
+use crate::resource::{
+    Kind, Manifest, Object, Pool, PoolSpec, Resource, ResourceType, S3Capabilities, Tenant, Truth,
+};
 use crate::services::*;
 use crate::store::Store;
 
@@ -183,9 +185,21 @@ pub(crate) struct FakePools(Calls);
 
 impl PoolService for FakePools {
     fn ensure_pool(&self, id: PoolId, _name: &str, spec: &PoolSpec) -> Result<PoolObserved, ServiceError> {
-        let host = spec.posix.host.as_deref().unwrap_or("nowhere");
-        self.0.lock().push(format!("pool {id} on {host}"));
-        Ok(PoolObserved { bytes_total: 1000, bytes_free: 400 })
+        match spec {
+            PoolSpec::Posix(posix) => {
+                let host = posix.host.as_deref().unwrap_or("nowhere");
+                self.0.lock().push(format!("pool {id} on {host}"));
+                Ok(PoolObserved { bytes_total: Some(1000), bytes_free: Some(400), s3: None })
+            }
+            PoolSpec::S3(s3) => {
+                self.0.lock().push(format!("pool {id} in {}", s3.url()));
+                let notes = vec!["it forgets".to_owned()];
+                Ok(PoolObserved {
+                    s3: Some(S3Capabilities { notes, ..S3Capabilities::default() }),
+                    ..PoolObserved::default()
+                })
+            }
+        }
     }
 
     fn remove_pool(&self, id: PoolId) -> Result<(), ServiceError> {

@@ -7,7 +7,8 @@ use address_map::ids::PoolId;
 use rustix::fs::Access;
 
 use super::{Context, Next, ReconcileError, Reconciler, Work, some_of};
-use crate::resource::{Kind, Pool, Reference, Resource, Truth};
+use crate::resource::{Kind, Pool, PoolSpec, Reference, Resource, Truth};
+use crate::services::PoolObserved;
 use crate::store::StoreError;
 
 /// What is the case about a pool.
@@ -54,7 +55,12 @@ impl PoolReconciler {
             let users = tenants.iter().filter(|t| crate::informer::references(t).contains(&this));
             return Ok(Observed { unfit: None, users: users.map(|t| t.name().to_owned()).collect() });
         }
-        Ok(Observed { unfit: unfit(&pool.spec.posix.path), users: Vec::new() })
+        let unfit = match &pool.spec {
+            PoolSpec::Posix(posix) => unfit(&posix.path),
+            // Only asking a bucket shows what it is fit for.
+            PoolSpec::S3(_) => None,
+        };
+        Ok(Observed { unfit, users: Vec::new() })
     }
 }
 
@@ -71,14 +77,18 @@ impl Reconciler for PoolReconciler {
             match step {
                 Step::Ensure => {
                     let mut spec = work.resource.spec.clone();
-                    spec.posix.host.get_or_insert_with(|| self.0.hostname.clone());
+                    if let PoolSpec::Posix(posix) = &mut spec {
+                        posix.host.get_or_insert_with(|| self.0.hostname.clone());
+                    }
                     let seen = match pools.ensure_pool(id, name, &spec) {
                         Ok(seen) => seen,
                         Err(error) => return work.save_failure(error),
                     };
+                    let message = in_use(&seen);
                     let status = &mut work.resource.status;
-                    (status.bytes_total, status.bytes_free) = (Some(seen.bytes_total), Some(seen.bytes_free));
-                    work.state("Ready", Truth::True, "Open", "the pool is in use");
+                    (status.bytes_total, status.bytes_free) = (seen.bytes_total, seen.bytes_free);
+                    status.s3 = seen.s3;
+                    work.state("Ready", Truth::True, "Open", message);
                     work.save()?;
                 }
                 Step::Refuse(sentence) => {
@@ -96,6 +106,12 @@ impl Reconciler for PoolReconciler {
         }
         Ok(Next::Change)
     }
+}
+
+/// What is said about a pool that is in use: also what its endpoint is not to be trusted with.
+fn in_use(seen: &PoolObserved) -> String {
+    let notes = seen.s3.iter().flat_map(|can| &can.notes);
+    std::iter::once("the pool is in use").chain(notes.map(String::as_str)).collect::<Vec<_>>().join("; ")
 }
 
 /// Why a directory cannot be a pool: a sentence; `None`: it can.
@@ -221,6 +237,19 @@ mod tests {
         assert!(fixture.gone(Kind::Pool, "p"));
         assert_eq!(fixture.calls(), ["remove pool 1"]);
         pools.reconcile("p").unwrap();
+    }
+
+    #[test]
+    fn what_a_bucket_cannot_is_told_in_the_status() {
+        let fixture = Fixture::new();
+        let spec = json!({"s3": {"bucket": "data", "region": "eu-west-1", "credentials": {"env": {}}}});
+        fixture.apply(Kind::Pool, "p", spec);
+        PoolReconciler(fixture.context()).reconcile("p").unwrap();
+        let pool = fixture.read::<Pool>("p");
+        let ready = pool.status.common.condition("Ready").unwrap();
+        assert_eq!((ready.status, ready.message.as_str()), (Truth::True, "the pool is in use; it forgets"));
+        assert_eq!((pool.status.bytes_total, pool.status.s3.unwrap().notes.len()), (None, 1));
+        assert_eq!(fixture.calls(), ["pool 1 in s3://data"]);
     }
 
     #[test]

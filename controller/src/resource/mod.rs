@@ -22,7 +22,9 @@ pub use kind::{Invalid, KindInfo, Problem, Reference, ResourceType};
 pub use meta::{Manifest, ManifestMeta, Metadata};
 pub use mount::{Mount, MountSpec, MountStatus, mount_name};
 pub use object::{ApiVersion, DecodeError, Object, Resource};
-pub use pool::{Pool, PoolSpec, PoolStatus, PosixSpec};
+pub use pool::{
+    CredentialsSpec, EtagForm, Pool, PoolSpec, PoolStatus, PosixSpec, S3Capabilities, S3Spec, Versioning,
+};
 pub use quantity::{ByteSize, human_bytes};
 pub use share::{
     GrantRights, Share, ShareFrom, ShareReceipt, ShareSpec, ShareStatus, ShareTo, generated_share_name,

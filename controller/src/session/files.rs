@@ -8,7 +8,7 @@ use address_map::ids::{Ino, NodeId, Slot};
 use address_map::name::Name;
 use address_map::namespace::replay::Origin;
 use address_map::namespace::{lookup, object};
-use address_map::record::{Inode, Layout, ObjectRef};
+use address_map::record::{Inode, ObjectRef};
 use address_map::wire::{Answer, Lease, NodeAttr};
 
 use crate::lease::File;
@@ -16,7 +16,7 @@ use crate::pool::set_mtime;
 
 use super::scope::Scope;
 use super::serve::Outcome;
-use super::{DataPlane, Session, Touched, io_refusal};
+use super::{DataPlane, Session, Touched, backing_file, io_refusal};
 
 impl DataPlane {
     pub(super) fn create(
@@ -67,7 +67,7 @@ impl DataPlane {
                 return Err(error);
             }
         };
-        let answer = Answer::Leased { attr: self.present(&inode), lease };
+        let answer = Answer::Leased { attr: self.present(file, &inode), lease };
         // Others that trust a copy of the attributes must learn that they are volatile now.
         let touched = if was_dirty { vec![] } else { vec![Touched::Inode { ino: scope.ino, data: false }] };
         Ok(Outcome::changed(answer, &scope, touched).with_descriptor(descriptor))
@@ -83,16 +83,15 @@ impl DataPlane {
         write: bool,
         became_volatile: bool,
     ) -> Result<(OwnedFd, Lease)> {
-        let Layout::Object(ObjectRef { pool, key }) = &inode.layout else {
-            return Err(Refusal::NotSupported.into());
-        };
-        let pool = self.pools.get(*pool).map_err(io_refusal)?;
+        let file = scope.file(ino);
+        let ObjectRef { pool, key } = backing_file(file, inode).ok_or(Refusal::NotSupported)?;
+        let pool = self.pools.get(pool).map_err(io_refusal)?;
         // A backing file is made when first needed; one that should hold bytes and is missing is an error.
         let create = inode.dirty || inode.size == 0;
         let write = write || scope.is_own();
-        let descriptor = match pool.open_object(key, write, create && write) {
+        let descriptor = match pool.files.open_object(&key, write, create && write) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
-                pool.open_object(key, true, true).and_then(|_| pool.open_object(key, write, false))
+                pool.files.open_object(&key, true, true).and_then(|_| pool.files.open_object(&key, write, false))
             }
             other => other,
         }
@@ -100,14 +99,15 @@ impl DataPlane {
         if became_volatile {
             // From now on the backing file tells the time of the last write.
             let mtime = inode.mtime;
-            pool.with_file(&descriptor, move |file| set_mtime(file, mtime)).map_err(io_refusal)?;
+            pool.files.with_file(&descriptor, move |file| set_mtime(file, mtime)).map_err(io_refusal)?;
         }
-        let backing = if scope.is_own() {
-            self.backing(session, (scope.tree.tenant(), ino), &descriptor)
+        let floating = pool.store.is_some();
+        let backing = if scope.is_own() && !floating {
+            self.backing(session, file, &descriptor)
         } else {
             None
         };
-        Ok((descriptor, Lease { write, backing }))
+        Ok((descriptor, Lease { write, backing, floating }))
     }
 
     /// The kernel's number for a held file, registered once.
@@ -132,7 +132,7 @@ impl DataPlane {
             true => vec![],
             false => vec![Touched::Inode { ino: scope.ino, data: true }],
         };
-        Ok(Outcome::changed(Answer::Attr(self.present(&inode)), &scope, touched))
+        Ok(Outcome::changed(Answer::Attr(self.present(file, &inode)), &scope, touched))
     }
 
     pub(super) fn grow(&self, session: &Session, node: NodeId, size: u64) -> Result<Outcome> {
@@ -148,8 +148,9 @@ impl DataPlane {
         let scope = self.scope(session, node)?;
         let inode = lookup::inode(&scope.tree.view(), scope.ino)?;
         let inode = if inode.dirty { self.settle(&scope.tree, scope.ino, None)? } else { inode };
-        if let Layout::Object(ObjectRef { pool, key }) = &inode.layout {
-            self.pools.get(*pool).and_then(|pool| pool.sync_name(key)).map_err(io_refusal)?;
+        // Of an object store only what is being written has one.
+        if let Some(ObjectRef { pool, key }) = backing_file((scope.tree.tenant(), scope.ino), &inode) {
+            self.pools.get(pool).and_then(|pool| pool.files.sync_name(&key)).map_err(io_refusal)?;
         }
         Ok(())
     }

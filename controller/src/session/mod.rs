@@ -7,6 +7,7 @@
 //! what is asked, `repeat` answers what was done before, `coherence` tells others what has changed.
 
 mod coherence;
+mod elsewhere;
 mod files;
 mod mutate;
 mod query;
@@ -14,6 +15,8 @@ mod recovery;
 mod repeat;
 mod scope;
 mod serve;
+mod staging;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -36,13 +39,15 @@ use address_map::wire::{FrameSocket, SessionOptions, Stale};
 use parking_lot::Mutex;
 
 use crate::housekeeping;
-use crate::lease::LeaseTable;
+use crate::lease::{File, LeaseTable};
 use crate::pool::Pools;
 use crate::share::Grants;
 use crate::sweeper::{self, Sweeper};
 
 pub use coherence::Hub;
+use elsewhere::{Elsewhere, Workers};
 pub use recovery::Recovery;
+use staging::Staging;
 
 /// A session, within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,6 +87,8 @@ pub struct Session {
     link: Mutex<Option<Arc<FrameSocket>>>,
     /// Held while the requests of one VMDS are carried out.
     talking: Mutex<()>,
+    /// Requests that are carried out elsewhere because they take long.
+    elsewhere: Elsewhere,
 }
 
 impl Session {
@@ -120,6 +127,8 @@ pub struct DataPlane {
     pub(crate) hub: Hub,
     pub(crate) committer: Committer,
     pub(crate) recovery: Recovery,
+    staging: Staging,
+    workers: Workers,
     sweeper: Sweeper,
     next_session: AtomicU64,
 }
@@ -151,6 +160,8 @@ impl DataPlane {
             hub: Hub::new(),
             committer,
             recovery: Recovery::default(),
+            staging: Staging::default(),
+            workers: Workers::default(),
             sweeper,
             next_session: AtomicU64::new(1),
         });
@@ -178,6 +189,7 @@ impl DataPlane {
             control,
             link: Mutex::new(None),
             talking: Mutex::default(),
+            elsewhere: Elsewhere::default(),
         });
         self.hub.join(&session);
         Ok(session)
@@ -211,12 +223,12 @@ impl DataPlane {
     }
 
     /// The attributes of an inode as they are now: those of a volatile file come from its backing file.
-    pub(crate) fn present(&self, inode: &Inode) -> Attr {
+    pub(crate) fn present(&self, file: File, inode: &Inode) -> Attr {
         if !inode.dirty {
             return inode.attr();
         }
         let mut current = inode.clone();
-        match self.backing_facts(inode) {
+        match self.backing_facts(file, inode) {
             Ok(Some(facts)) => facts.overlay(&mut current),
             Ok(None) => {}
             Err(error) => {
@@ -226,24 +238,32 @@ impl DataPlane {
         current.attr()
     }
 
-    pub(crate) fn backing_facts(&self, inode: &Inode) -> std::io::Result<Option<BackingFacts>> {
-        let Layout::Object(ObjectRef { pool, key }) = &inode.layout else { return Ok(None) };
-        self.pools.get(*pool)?.facts(key)
+    pub(crate) fn backing_facts(
+        &self,
+        file: File,
+        inode: &Inode,
+    ) -> std::io::Result<Option<BackingFacts>> {
+        match backing_file(file, inode) {
+            Some(ObjectRef { pool, key }) => self.pools.get(pool)?.files.facts(&key),
+            None => Ok(None),
+        }
     }
 
-    /// Takes over what the backing file of a volatile inode says; with it, remembers the request that asked for it.
+    /// Takes over what the backing file of a volatile inode says; with it, remembers the request that asked for it. A
+    /// file of an object store stays volatile: it is settled when its bytes are there, see `staging`.
     pub(crate) fn settle(&self, tree: &Tree, ino: Ino, origin: Option<Origin>) -> Result<Inode> {
         let file = (tree.tenant(), ino);
         tree.write(|txn| {
             let inode = txn.need_inode(ino)?;
             // A file that was never written has no backing file yet: what the record says holds.
-            let facts = self.backing_facts(&inode).map_err(io_refusal)?.unwrap_or(BackingFacts {
+            let facts = self.backing_facts(file, &inode).map_err(io_refusal)?.unwrap_or(BackingFacts {
                 size: inode.size,
                 blocks: inode.blocks,
                 mtime: inode.mtime,
             });
             replay::remember(txn, origin, Change::Changed);
-            object::settle(txn, ino, &facts, self.leases.is_written(file))
+            let still_open = self.leases.is_written(file) || self.store_of(&inode).is_some();
+            object::settle(txn, ino, &facts, still_open)
         })
     }
 
@@ -256,7 +276,7 @@ impl DataPlane {
         }
         let (tenant, ino) = file;
         let outcome = self.map.tree(tenant).and_then(|tree| {
-            if hold.write && !self.leases.is_written(file) {
+            if hold.write && !self.leases.is_written(file) && !self.store_when_closed(&tree, ino)? {
                 match self.settle(&tree, ino, None) {
                     Err(MapError::Refused(Refusal::NotFound)) | Ok(_) => {}
                     Err(error) => return Err(error),
@@ -294,6 +314,14 @@ impl DataPlane {
         if let Layout::Object(object) = &inode.layout {
             self.sweeper.hint(tree.tenant(), object.clone());
         }
+    }
+}
+
+/// The backing file of an inode: of one in an object store, the one it has while it is being written.
+pub(crate) fn backing_file(file: File, inode: &Inode) -> Option<ObjectRef> {
+    match &inode.layout {
+        Layout::Object(object) => Some(object.clone()),
+        other => other.pool().map(|pool| object::address(file.0, pool, file.1)),
     }
 }
 

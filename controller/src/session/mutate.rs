@@ -52,7 +52,7 @@ impl DataPlane {
             replay::remember(txn, origin, Change::Made(made.ino));
             Ok(made)
         })?;
-        let target = NodeAttr { node: scope.node(made.ino), attr: self.present(&made.inode) };
+        let target = NodeAttr { node: scope.node(made.ino), attr: self.present(scope.file(made.ino), &made.inode) };
         let answer = Answer::Made { target, parent: made.parent.attr() };
         let touched =
             vec![Touched::Entry { parent: scope.ino, name }, Touched::Inode { ino: made.ino, data: false }];
@@ -96,7 +96,7 @@ impl DataPlane {
             Ok(removed)
         })?;
         let forget = self.after_removal(session, &scope, removed.ino, &removed.inode);
-        let target = NodeAttr { node: scope.node(removed.ino), attr: self.present(&removed.inode) };
+        let target = NodeAttr { node: scope.node(removed.ino), attr: self.present(scope.file(removed.ino), &removed.inode) };
         let answer = Answer::Removed { target, parent: removed.parent.attr() };
         let touched = vec![
             Touched::Entry { parent: scope.ino, name },
@@ -203,7 +203,7 @@ impl DataPlane {
 
     fn moved(&self, session: &Session, scope: &Scope, moved: &Moved) -> Result<NodeAttr> {
         match moved {
-            Moved::Inode(ino, inode) => Ok(NodeAttr { node: scope.node(*ino), attr: self.present(inode) }),
+            Moved::Inode(ino, inode) => Ok(NodeAttr { node: scope.node(*ino), attr: self.present(scope.file(*ino), inode) }),
             Moved::Injected(slot) => Ok(self.share_root(session, *slot)?.0),
         }
     }
@@ -238,7 +238,7 @@ impl DataPlane {
             inode = self.follow_with_object(&scope.tree, scope.ino, &inode, &change, origin)?;
         }
         let touched = vec![Touched::Inode { ino: scope.ino, data: change.size.is_some() }];
-        Ok(Outcome::changed(Answer::Attr(self.present(&inode)), &scope, touched))
+        Ok(Outcome::changed(Answer::Attr(self.present(scope.file(scope.ino), &inode)), &scope, touched))
     }
 
     /// Carries a change of size or modification time of a volatile file over to its backing file.
@@ -254,8 +254,8 @@ impl DataPlane {
         let Layout::Object(ObjectRef { pool, key }) = &inode.layout else { return Ok(inode.clone()) };
         let (size, mtime) = (change.size, inode.mtime);
         let pool = self.pools.get(*pool).map_err(io_refusal)?;
-        let file = pool.open_object(key, true, true).map_err(io_refusal)?;
-        let changed = pool.with_file(&file, move |file| {
+        let file = pool.files.open_object(key, true, true).map_err(io_refusal)?;
+        let changed = pool.files.with_file(&file, move |file| {
             if let Some(size) = size {
                 rustix::fs::ftruncate(file, size)?;
             }
@@ -299,7 +299,7 @@ impl DataPlane {
 
     fn attributes_changed(&self, scope: &Scope, inode: &Inode) -> Outcome {
         let touched = vec![Touched::Inode { ino: scope.ino, data: false }];
-        Outcome::changed(Answer::Attr(self.present(inode)), scope, touched)
+        Outcome::changed(Answer::Attr(self.present(scope.file(scope.ino), inode)), scope, touched)
     }
 
     /// A file is made and opened in one go; the lease follows in [`DataPlane::lease`].

@@ -25,7 +25,7 @@ impl DataPlane {
     pub(super) fn getattr(&self, session: &Session, node: NodeId) -> Result<Answer> {
         let scope = self.scope(session, node)?;
         let inode = lookup::inode(&scope.tree.view(), scope.ino)?;
-        Ok(Answer::Attr(self.present(&inode)))
+        Ok(Answer::Attr(self.present(scope.file(scope.ino), &inode)))
     }
 
     pub(super) fn readlink(&self, session: &Session, node: NodeId) -> Result<Answer> {

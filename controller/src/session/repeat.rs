@@ -59,7 +59,7 @@ impl DataPlane {
         self.leases.hold((scope.tree.tenant(), ino), (session.id, node), true);
         let inode = lookup::inode(&scope.tree.view(), ino)?;
         let (descriptor, lease) = self.open_lease(session, &scope, ino, &inode, true, false)?;
-        let file = NodeAttr { node, attr: self.present(&inode) };
+        let file = NodeAttr { node, attr: self.present(scope.file(ino), &inode) };
         let parent = lookup::inode(&scope.tree.view(), scope.ino)?.attr();
         let answer = Answer::Created { file, parent, lease };
         Ok(Outcome::changed(answer, &scope, touched).with_descriptor(descriptor))
@@ -67,7 +67,7 @@ impl DataPlane {
 
     fn as_it_is(&self, scope: &Scope, ino: Ino) -> Result<NodeAttr> {
         let inode = lookup::inode(&scope.tree.view(), ino)?;
-        Ok(NodeAttr { node: scope.node(ino), attr: self.present(&inode) })
+        Ok(NodeAttr { node: scope.node(ino), attr: self.present(scope.file(ino), &inode) })
     }
 
     fn leads_to(&self, session: &Session, scope: &Scope, leads: Leads) -> Result<NodeAttr> {

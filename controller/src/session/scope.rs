@@ -9,6 +9,7 @@ use address_map::record::{Entry, Inode, Rights};
 use address_map::wire::NodeAttr;
 
 use super::{DataPlane, Session};
+use crate::lease::File;
 
 /// Where a node id leads, after all checks.
 pub(super) struct Scope {
@@ -26,6 +27,11 @@ impl Scope {
     /// The node id of another inode of the same tree.
     pub(super) fn node(&self, ino: Ino) -> NodeId {
         NodeId::new(self.slot, ino)
+    }
+
+    /// An inode of the same tree, for tables of files.
+    pub(super) fn file(&self, ino: Ino) -> File {
+        (self.tree.tenant(), ino)
     }
 
     /// Refuses changes through a read-only share.
@@ -77,7 +83,7 @@ impl DataPlane {
                     self.hub.watch(session, scope.slot, (scope.tree.tenant(), ino));
                 }
                 let inode = lookup::inode(&scope.tree.view(), ino)?;
-                Ok(NodeAttr { node: scope.node(ino), attr: self.present(&inode) })
+                Ok(NodeAttr { node: scope.node(ino), attr: self.present(scope.file(ino), &inode) })
             }
             Entry::Injected { slot, .. } if scope.is_own() => {
                 self.share_root(session, slot).map(|(found, _)| found)
@@ -94,6 +100,6 @@ impl DataPlane {
         if inode.nlink == 0 {
             return Err(Refusal::NotFound.into());
         }
-        Ok((NodeAttr { node: NodeId::new(slot, root), attr: self.present(&inode) }, inode))
+        Ok((NodeAttr { node: NodeId::new(slot, root), attr: self.present((tree.tenant(), root), &inode) }, inode))
     }
 }

@@ -81,6 +81,11 @@ impl Outcome {
         }
     }
 
+    /// It touched something in the tree of `scope` after all.
+    pub(super) fn touching(self, scope: &Scope, touched: Vec<Touched>) -> Self {
+        Self { slot: scope.slot, tenant: scope.tree.tenant(), touched, ..self }
+    }
+
     /// Other mounts must forget something besides.
     pub(super) fn and_forget(self, forget: Forgettable) -> Self {
         Self { forget, ..self }
@@ -155,6 +160,7 @@ impl DataPlane {
         // What a predecessor has asked for may still be under way, though it is dead. The kernel asks the successor again:
         // only when the first has been carried out, and is remembered, can the second be known for the same.
         let _alone = session.talking.lock();
+        session.elsewhere.wait();
         if generation > 1 {
             self.leases.inherit(session.id);
         }
@@ -188,13 +194,13 @@ impl DataPlane {
                     self.recovery.wait();
                     match call {
                         Call::Sync { node } => self.sync_then_reply(session, socket, id, node),
+                        call if self.answer_stored(session, socket, id, &call, None) => {}
                         call => self.reply(session, socket, id, self.answer(session, call, None)),
                     }
                 }
                 ToController::Change { id, origin, call } => {
                     self.recovery.wait();
-                    let outcome = self.change(session, origin, call);
-                    self.reply(session, socket, id, outcome);
+                    self.change_then_reply(session, socket, id, origin, call);
                 }
                 ToController::Hello(_) => return Err(ServeError::SecondHello),
             }
@@ -203,15 +209,30 @@ impl DataPlane {
     }
 
     /// A request that must not be carried out twice.
-    fn change(&self, session: &Session, origin: RequestOrigin, call: Call) -> Result<Outcome> {
-        let RequestOrigin { unique, place, repeated } = origin;
-        if !call.changes() || usize::from(place) >= INFLIGHT_MAX {
+    fn change_then_reply(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        link: &Arc<FrameSocket>,
+        id: u64,
+        origin: RequestOrigin,
+        call: Call,
+    ) {
+        let origin = match self.done_before(session, &origin, &call) {
+            Ok(None) => Some(Origin { mount: session.mount, place: origin.place, unique: origin.unique }),
+            Ok(Some(again)) => return self.reply(session, link, id, Ok(again)),
+            Err(error) => return self.reply(session, link, id, Err(error)),
+        };
+        if !self.answer_stored(session, link, id, &call, origin) {
+            self.reply(session, link, id, self.answer(session, call, origin));
+        }
+    }
+
+    /// What came of a request if it was carried out before.
+    fn done_before(&self, session: &Session, origin: &RequestOrigin, call: &Call) -> Result<Option<Outcome>> {
+        if !call.changes() || usize::from(origin.place) >= INFLIGHT_MAX {
             return Err(Refusal::Invalid.into());
         }
-        if repeated && let Some(again) = self.answer_again(session, &call, unique)? {
-            return Ok(again);
-        }
-        self.answer(session, call, Some(Origin { mount: session.mount, place, unique }))
+        if origin.repeated { self.answer_again(session, call, origin.unique) } else { Ok(None) }
     }
 
     /// A lease from before this controller was started.
@@ -251,7 +272,10 @@ impl DataPlane {
                 self.setxattr(session, node, &name, &value, mode, origin)
             }
             Call::Removexattr { node, name } => self.removexattr(session, node, &name, origin),
-            Call::Lease { node, write } => self.lease(session, node, write),
+            Call::Lease { node, write, .. } => self.lease(session, node, write),
+            // Of a file that belongs to no object store nothing is kept back.
+            Call::Flush { node } => self.need_file(session, node).map(|_| Outcome::unchanged(Answer::Done)),
+            Call::Connect { .. } => Err(Refusal::NotSupported.into()),
             Call::CloseWrite { node } => self.close_write(session, node),
             Call::Grow { node, size } => self.grow(session, node, size),
             // Answered by `sync_then_reply`.
@@ -260,7 +284,13 @@ impl DataPlane {
     }
 
     /// Replies; a change that others may have copies of is acknowledged when those are gone.
-    fn reply(&self, session: &Arc<Session>, link: &Arc<FrameSocket>, id: u64, outcome: Result<Outcome>) {
+    pub(super) fn reply(
+        &self,
+        session: &Arc<Session>,
+        link: &Arc<FrameSocket>,
+        id: u64,
+        outcome: Result<Outcome>,
+    ) {
         match outcome {
             Err(error) => {
                 log_failure(session, &error);

@@ -53,9 +53,9 @@ impl World {
         let shards = vec![Arc::new(Shard::new(ShardId(0), engine.clone(), 1000))];
         let map = AddressMap::new(shards, Arc::new(SystemClock));
         let plane = DataPlane::start(map, Pools::default(), Committer::new(engine)).unwrap();
-        let services = PlaneServices::new(plane.clone());
         let pool = tempfile::tempdir().unwrap();
-        let spec = PoolSpec { posix: PosixSpec { path: pool.path().to_owned(), host: None } };
+        let services = PlaneServices::new(plane.clone(), pool.path().join("staging"));
+        let spec = PoolSpec::Posix(PosixSpec { path: pool.path().to_owned(), host: None });
         services.ensure_pool(PoolId(1), "default", &spec).unwrap();
         for (id, name) in [(ALICE, "alice"), (BOB, "bob")] {
             let setup = TenantSetup {

@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::World;
+use super::object_store::POOL;
 use crate::process::{Outcome, run};
 
 impl World {
@@ -45,7 +46,14 @@ impl World {
     /// Creates a tenant.
     #[track_caller]
     pub fn tenant(&self, name: &str) {
-        self.ctl(&["tenant", "create", name]);
+        self.tenant_with(name, &[]);
+    }
+
+    /// Creates a tenant with more options.
+    #[track_caller]
+    pub fn tenant_with(&self, name: &str, options: &[&str]) {
+        let pool: &[&str] = if self.objects.is_some() { &["--pool", POOL] } else { &[] };
+        self.ctl(&[&["tenant", "create", name], pool, options].concat());
     }
 
     /// Mounts a tenant at its mount point of this world.

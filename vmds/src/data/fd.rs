@@ -1,9 +1,10 @@
-//! One leased descriptor and the plain system calls on it. Nothing here knows of caches, quotas or the kernel's
-//! requests.
+//! One lease: a descriptor and the plain system calls on it, or what stands for one in an object store. Nothing here
+//! knows of caches, quotas or the kernel's requests.
 
 use std::cell::RefCell;
 use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use address_map::attr::{Attr, Timestamp};
@@ -11,13 +12,33 @@ use address_map::wire::Lease;
 use rustix::fs::{AtFlags, FallocateFlags, SeekFrom, Statx, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::store::Object;
+
+/// How leases that are no descriptors are used.
+const FLOATING: Lease = Lease { write: false, backing: None, floating: true };
+
 /// Most bytes copied by one request, so that no thread of the pool is taken for long; callers go on with the rest.
 pub(crate) const COPY_MAX: u64 = 64 * 1024 * 1024;
 
-/// A leased descriptor.
+/// Where the bytes of a lease are.
+#[derive(Debug)]
+enum Bytes {
+    /// Behind a descriptor.
+    File(OwnedFd),
+    /// Here.
+    Inline(Vec<u8>),
+    /// In an object store.
+    Object(Arc<Object>),
+    /// To be asked for when they are needed.
+    Unfilled,
+    /// Elsewhere by now: the lease is to be asked for again, whatever it is wanted for.
+    Lapsed,
+}
+
+/// A lease.
 #[derive(Debug)]
 pub(crate) struct Held {
-    fd: OwnedFd,
+    bytes: Bytes,
     /// How the controller said to use it.
     pub(crate) lease: Lease,
     /// Size up to which growth is known to be charged, bytes.
@@ -41,7 +62,59 @@ pub(crate) enum Quick {
 impl Held {
     /// Takes over a descriptor.
     pub(crate) fn new(fd: OwnedFd, lease: Lease) -> Self {
-        Self { fd, lease, charged: AtomicU64::new(0) }
+        Self::of(Bytes::File(fd), lease)
+    }
+
+    /// All bytes of a file.
+    pub(crate) fn inline(bytes: Vec<u8>) -> Self {
+        Self::of(Bytes::Inline(bytes), FLOATING)
+    }
+
+    /// An object that can only be read.
+    pub(crate) fn object(object: Arc<Object>) -> Self {
+        Self::of(Bytes::Object(object), FLOATING)
+    }
+
+    /// A lease whose bytes are to be asked for.
+    pub(crate) fn unfilled(write: bool) -> Self {
+        Self::of(Bytes::Unfilled, Lease { write, ..FLOATING })
+    }
+
+    /// What is left of a lease whose bytes are elsewhere by now.
+    pub(crate) fn lapsed() -> Self {
+        Self::of(Bytes::Lapsed, FLOATING)
+    }
+
+    fn of(bytes: Bytes, lease: Lease) -> Self {
+        Self { bytes, lease, charged: AtomicU64::new(0) }
+    }
+
+    /// Whether it serves for opening a handle, or with `bytes` for using one.
+    pub(crate) fn serves(&self, bytes: bool) -> bool {
+        match self.bytes {
+            Bytes::File(_) | Bytes::Inline(_) | Bytes::Object(_) => true,
+            Bytes::Unfilled => !bytes,
+            Bytes::Lapsed => false,
+        }
+    }
+
+    /// Whether the backing file is the truth about a volatile inode.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.bytes, Bytes::File(_))
+    }
+
+    /// The object to read from, if it is one.
+    pub(crate) fn as_object(&self) -> Option<&Arc<Object>> {
+        if let Bytes::Object(object) = &self.bytes { Some(object) } else { None }
+    }
+
+    /// The descriptor.
+    fn file(&self) -> Result<&OwnedFd, Errno> {
+        match &self.bytes {
+            Bytes::File(fd) => Ok(fd),
+            // A call that could be made elsewhere, as copying in the kernel.
+            _ => Err(Errno::XDEV),
+        }
     }
 
     /// Gives `use_it` a buffer of `size` bytes that belongs to this thread.
@@ -56,10 +129,15 @@ impl Held {
 
     /// Reads what the page cache has.
     pub(crate) fn read_quickly(&self, offset: u64, into: &mut [u8]) -> Quick {
+        let fd = match &self.bytes {
+            Bytes::File(fd) => fd,
+            Bytes::Inline(bytes) => return Quick::Read(copy_from(bytes, offset, into)),
+            _ => return Quick::WouldWait,
+        };
         let mut done = 0;
         while done < into.len() {
             let mut rest = [IoSliceMut::new(&mut into[done..])];
-            match rustix::io::preadv2(&self.fd, &mut rest, offset + done as u64, ReadWriteFlags::NOWAIT) {
+            match rustix::io::preadv2(fd, &mut rest, offset + done as u64, ReadWriteFlags::NOWAIT) {
                 Ok(0) => break,
                 Ok(read) => done += read,
                 Err(Errno::INTR) => {}
@@ -71,9 +149,13 @@ impl Held {
 
     /// Reads until `into` is full or the file ends.
     pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> Result<usize, Errno> {
+        if let Bytes::Inline(bytes) = &self.bytes {
+            return Ok(copy_from(bytes, offset, into));
+        }
+        let fd = self.file()?;
         let mut done = 0;
         while done < into.len() {
-            match rustix::io::pread(&self.fd, &mut into[done..], offset + done as u64) {
+            match rustix::io::pread(fd, &mut into[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(read) => done += read,
                 Err(Errno::INTR) => {}
@@ -87,9 +169,10 @@ impl Held {
 
     /// Writes all of `data`, or as much as goes.
     pub(crate) fn write(&self, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+        let fd = self.file()?;
         let mut done = 0;
         while done < data.len() {
-            match rustix::io::pwrite(&self.fd, &data[done..], offset + done as u64) {
+            match rustix::io::pwrite(fd, &data[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(written) => done += written,
                 Err(Errno::INTR) => {}
@@ -102,17 +185,29 @@ impl Held {
 
     /// Makes the bytes durable, and with `all` the attributes of the backing file as well.
     pub(crate) fn sync(&self, all: bool) -> Result<(), Errno> {
-        if all { rustix::fs::fsync(&self.fd) } else { rustix::fs::fdatasync(&self.fd) }
+        match &self.bytes {
+            Bytes::File(fd) if all => rustix::fs::fsync(fd),
+            Bytes::File(fd) => rustix::fs::fdatasync(fd),
+            // What is not being written is in the pool.
+            _ => Ok(()),
+        }
     }
 
     /// `fallocate(2)`.
     pub(crate) fn allocate(&self, mode: FallocateFlags, offset: u64, len: u64) -> Result<(), Errno> {
-        rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.fd, mode, offset, len))
+        let fd = self.file()?;
+        rustix::io::retry_on_intr(|| rustix::fs::fallocate(fd, mode, offset, len))
     }
 
     /// `lseek(2)` for data and holes. Moves the position of the descriptor, which nobody uses.
     pub(crate) fn seek(&self, to: SeekFrom) -> Result<u64, Errno> {
-        rustix::fs::seek(&self.fd, to)
+        match (self.file(), to) {
+            (Ok(fd), to) => rustix::fs::seek(fd, to),
+            // All of it is data, and behind its end is a hole.
+            (Err(_), SeekFrom::Data(offset)) if offset < self.size()? => Ok(offset),
+            (Err(_), SeekFrom::Hole(offset)) if offset < self.size()? => self.size(),
+            (Err(_), _) => Err(Errno::NXIO),
+        }
     }
 
     /// `copy_file_range(2)` of at most [`COPY_MAX`] bytes; may copy less than asked.
@@ -124,14 +219,20 @@ impl Held {
         len: u64,
     ) -> Result<usize, Errno> {
         let len = len.min(COPY_MAX) as usize;
+        let (source, target) = (self.file()?, target.file()?);
         rustix::io::retry_on_intr(|| {
-            rustix::fs::copy_file_range(&self.fd, Some(&mut from), &target.fd, Some(&mut to), len)
+            rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), len)
         })
     }
 
     /// Size, in bytes.
     pub(crate) fn size(&self) -> Result<u64, Errno> {
-        Ok(rustix::fs::fstat(&self.fd)?.st_size.unsigned_abs())
+        match &self.bytes {
+            Bytes::File(fd) => Ok(rustix::fs::fstat(fd)?.st_size.unsigned_abs()),
+            Bytes::Inline(bytes) => Ok(bytes.len() as u64),
+            Bytes::Object(object) => Ok(object.size()),
+            Bytes::Unfilled | Bytes::Lapsed => Err(Errno::IO),
+        }
     }
 
     /// Brings size, blocks and times of `attr` up to date. May wait for the storage.
@@ -149,7 +250,7 @@ impl Held {
 
     fn statx(&self, flags: AtFlags) -> Result<Statx, Errno> {
         let wanted = StatxFlags::SIZE | StatxFlags::BLOCKS | StatxFlags::MTIME;
-        rustix::fs::statx(&self.fd, c"", flags | AtFlags::EMPTY_PATH, wanted)
+        rustix::fs::statx(self.file()?, c"", flags | AtFlags::EMPTY_PATH, wanted)
     }
 
     /// Whether the file may reach `end` bytes without a further charge.
@@ -166,6 +267,14 @@ impl Held {
     pub(crate) fn forget_charge(&self) {
         self.charged.store(0, Ordering::Release);
     }
+}
+
+/// Copies what `bytes` have from `offset` on; answers how many.
+fn copy_from(bytes: &[u8], offset: u64, into: &mut [u8]) -> usize {
+    let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
+    let length = rest.len().min(into.len());
+    into[..length].copy_from_slice(&rest[..length]);
+    length
 }
 
 fn merge(attr: Attr, stat: &Statx) -> Attr {

@@ -61,7 +61,14 @@ impl Entry {
         if !node.is_own() && matches!(want, Want::Open { .. }) {
             return None;
         }
-        self.held.clone().filter(|held| !want.write() || (held.lease.write && self.marked))
+        let held = self.held.clone().filter(|held| held.serves(want.bytes()))?;
+        (!want.write() || (held.lease.write && self.marked)).then_some(held)
+    }
+
+    /// The bytes of a lease that is no file's own are elsewhere now.
+    fn lapse(&mut self) -> Option<Step> {
+        let held = self.held.as_mut().filter(|held| held.lease.floating)?;
+        Some(Step::Discard(std::mem::replace(held, Arc::new(Held::lapsed()))))
     }
 
     fn grant(&mut self, node: NodeId, want: Want, held: Arc<Held>, passthrough: bool) -> Granted {
@@ -241,9 +248,12 @@ impl Leases {
     pub(crate) fn closed(&self, node: NodeId) -> Steps {
         let mut table = self.0.lock();
         let mut steps = Steps::new();
-        if let Some(Busy::Closing { closers }) = table.entry(node).busy.take() {
+        let entry = table.entry(node);
+        if let Some(Busy::Closing { closers }) = entry.busy.take() {
             steps.extend(closers.into_iter().map(Step::Released));
         }
+        // What was written has gone to the object store.
+        steps.extend(entry.lapse());
         steps.append(&mut table.settle(node));
         steps
     }
@@ -267,6 +277,15 @@ impl Leases {
             table.rest(node);
         }
         held
+    }
+
+    /// The inode has changed at the hands of others: a lease that floats leads to what it was. Who writes goes on with
+    /// the file that all write to.
+    pub(crate) fn changed(&self, node: NodeId) -> Steps {
+        let mut table = self.0.lock();
+        let Some(entry) = table.entries.get_mut(&node) else { return Steps::new() };
+        entry.recalled |= matches!(entry.busy, Some(Busy::Asking { .. }));
+        if entry.marked { Steps::new() } else { entry.lapse().into_iter().collect() }
     }
 
     /// The inode has lost its last name.
@@ -364,8 +383,9 @@ impl Table {
                 steps.extend(unsatisfied.into_iter().map(refuse));
             } else {
                 let write = unsatisfied.iter().any(|(want, _)| want.write());
+                let fill = unsatisfied.iter().any(|(want, _)| want.bytes());
                 entry.busy = Some(Busy::Asking { write, riders: unsatisfied });
-                steps.push_back(Step::Ask { node, write });
+                steps.push_back(Step::Ask { node, write, fill });
                 return steps;
             }
         }

@@ -4,3 +4,4 @@
 pub(crate) mod fd;
 pub(crate) mod leases;
 pub(crate) mod pool;
+pub(crate) mod store;

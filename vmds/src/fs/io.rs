@@ -43,6 +43,9 @@ impl Fs {
                 Quick::WouldWait => Some(done),
             });
             let Some(done) = done else { return };
+            if let Some(object) = held.as_object() {
+                return object.read(offset, size, move |read| done(read.map_err(Errno::from)));
+            }
             fs.io.submit(move || {
                 Held::with_buffer(size, |buffer| {
                     let read = held.read(offset, buffer).map_err(Errno::from);

@@ -25,7 +25,7 @@ use std::time::Duration;
 use address_map::attr::Attr;
 use address_map::error::Refusal;
 use address_map::ids::NodeId;
-use address_map::wire::{Answer, Call, Welcome};
+use address_map::wire::{Answer, Call, Source, Welcome};
 use tracing::error;
 
 pub(crate) use list::Listing;
@@ -39,6 +39,7 @@ pub(crate) use xattr::AttrBytes;
 use crate::data::fd::Held;
 use crate::data::leases::{Denied, Granted, Leases, Step, Steps, Want};
 use crate::data::pool::IoPool;
+use crate::data::store::Store;
 use crate::link::{KernelRequest, Link, Outcome};
 use crate::namespace::{Facts, Namespace};
 use crate::notices::Notices;
@@ -73,6 +74,7 @@ pub(crate) struct Fs {
     cache: Namespace,
     leases: Leases,
     io: IoPool,
+    store: Store,
     notices: Arc<Notices>,
     ttl: Duration,
     metered: bool,
@@ -97,6 +99,7 @@ impl Fs {
     ) -> Arc<Self> {
         let options = &welcome.options;
         Arc::new(Self {
+            store: Store::new(Arc::clone(&link)),
             link,
             cache: Namespace::new(options.cache_entries as usize),
             leases: Leases::new(options.leases_max as usize, descriptors_max),
@@ -130,7 +133,7 @@ impl Fs {
         if !attr.volatile {
             return Some(Known::Now(attr));
         }
-        let held = self.leases.held(node)?;
+        let held = self.leases.held(node).filter(|held| held.is_file())?;
         Some(match held.refresh_quickly(attr) {
             Some(attr) => Known::Now(attr),
             None => Known::OnFile(held, attr),
@@ -222,6 +225,36 @@ impl Fs {
         });
     }
 
+    /// Asks the controller for what may take it long, again as long as it says that it is at it.
+    fn call_patiently(self: &Arc<Self>, call: Call, done: impl FnOnce(Outcome) + Send + 'static) {
+        self.call_again(call, Box::new(done));
+    }
+
+    fn call_again(self: &Arc<Self>, call: Call, done: Box<dyn FnOnce(Outcome) + Send>) {
+        let fs = Arc::clone(self);
+        let again = call.clone();
+        self.link.call(call, move |outcome| match outcome {
+            Ok((Answer::Pending, _)) => fs.call_again(again, done),
+            outcome => done(outcome),
+        });
+    }
+
+    /// The lease in an answer, with the attributes of its file.
+    fn leased(&self, node: NodeId, write: bool, outcome: Outcome) -> Result<(Attr, Held), Refusal> {
+        match outcome? {
+            (Answer::Leased { attr, lease }, Some(fd)) => Ok((attr, Held::new(fd, lease))),
+            (Answer::Addressed { attr, source }, None) => Ok((
+                attr,
+                match source {
+                    Source::Unfilled => Held::unfilled(write),
+                    Source::Inline(bytes) => Held::inline(bytes),
+                    Source::Address(address) => Held::object(self.store.object(node, address)),
+                },
+            )),
+            _ => Err(unexpected()),
+        }
+    }
+
     /// Takes the steps that the table of leases has decided on.
     fn drive(self: &Arc<Self>, mut steps: Steps) {
         while let Some(step) = steps.pop_front() {
@@ -238,11 +271,11 @@ impl Fs {
                         fs.drive(fs.leases.dropped(node));
                     });
                 }
-                Step::Ask { node, write } => {
+                Step::Ask { node, write, fill } => {
                     let fs = Arc::clone(self);
                     let stamp = self.cache.stamp();
-                    self.link.call(Call::Lease { node, write }, move |outcome| {
-                        let answer = leased(outcome).map(|(attr, held)| {
+                    self.call_patiently(Call::Lease { node, write, fill }, move |outcome| {
+                        let answer = fs.leased(node, write, outcome).map(|(attr, held)| {
                             if write {
                                 fs.cache.change(stamp, |facts| facts.attr(node, attr));
                             } else {
@@ -256,7 +289,7 @@ impl Fs {
                 Step::CloseWrite { node } => {
                     let fs = Arc::clone(self);
                     let stamp = self.cache.stamp();
-                    self.link.call(Call::CloseWrite { node }, move |outcome| {
+                    self.call_patiently(Call::CloseWrite { node }, move |outcome| {
                         fs.cache.change(stamp, |facts| match outcome {
                             Ok((Answer::Attr(attr), _)) => facts.attr(node, attr),
                             _ => facts.attr_unknown(node),
@@ -313,13 +346,6 @@ impl Fs {
     }
 }
 
-/// The lease in an answer, with the attributes of its file.
-fn leased(outcome: Outcome) -> Result<(Attr, Held), Refusal> {
-    match outcome? {
-        (Answer::Leased { attr, lease }, Some(fd)) => Ok((attr, Held::new(fd, lease))),
-        _ => Err(unexpected()),
-    }
-}
 
 /// The controller answered something else than was asked.
 fn unexpected() -> Refusal {

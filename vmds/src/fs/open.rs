@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use address_map::ids::NodeId;
+use address_map::wire::Call;
 
 use super::error::Errno;
 use super::{Done, Fs};
@@ -39,6 +40,8 @@ pub(crate) struct Opened {
     pub(crate) seen: bool,
     /// Cached contents are still good.
     pub(crate) keep_cache: bool,
+    /// Closing it brings what was written to the object store, and says whether that has worked.
+    pub(crate) flush: bool,
 }
 
 impl Fs {
@@ -61,7 +64,21 @@ impl Fs {
             keep_cache: granted.backing.is_none()
                 && node.is_own()
                 && self.cache.attr(node).is_some_and(|attr| !attr.volatile),
+            flush: write && granted.held.lease.floating,
         }
+    }
+
+    /// One of those who have a handle closes it. What was written is in the pool when this ends well.
+    pub(crate) fn flush(self: &Arc<Self>, node: NodeId, handle: Handle, done: impl Done<()>) {
+        if !handle.can_write() {
+            return done(Ok(()));
+        }
+        self.call_patiently(Call::Flush { node }, |flushed| {
+            done(match flushed {
+                Ok(_) => Ok(()),
+                Err(refusal) => Err(refusal.into()),
+            });
+        });
     }
 
     /// A handle is closed. Ends when the controller knows the size that the last writer left.

@@ -47,6 +47,7 @@ impl Fs {
                 if let Some(held) = self.leases.held(node) {
                     held.forget_charge();
                 }
+                self.drive(self.leases.changed(node));
                 if data || node.is_own() {
                     self.notices.push(Notice::Inode { node, data }, fence);
                 }

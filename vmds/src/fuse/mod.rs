@@ -266,12 +266,12 @@ impl Filesystem for Mount {
         &self,
         request: &Request,
         of: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
         note("flush", request, of);
-        reply.ok();
+        self.fs.flush(node(of), Handle(handle.0), reply::empty(reply));
     }
 
     fn release(

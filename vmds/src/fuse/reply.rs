@@ -81,8 +81,9 @@ pub(super) fn statfs(reply: ReplyStatfs) -> impl Done<Statfs> {
 }
 
 fn open_flags(opened: &Opened) -> FopenFlags {
-    // Nothing is kept back until a file is closed, so the kernel need not say that it is.
-    let mut flags = FopenFlags::FOPEN_NOFLUSH;
+    let mut flags = FopenFlags::empty();
+    // Otherwise nothing is kept back until a file is closed, so the kernel need not say that it is.
+    flags.set(FopenFlags::FOPEN_NOFLUSH, !opened.flush);
     flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.seen);
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
     flags

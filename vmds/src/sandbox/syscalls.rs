@@ -68,6 +68,17 @@ pub(super) const ALLOWED: &[Syscall] = &[
     (libc::SYS_copy_file_range, &[]),       // copy_file_range
     (libc::SYS_fstat, &[]),                 // sizes
     (libc::SYS_statx, &[With(2, NO_PATH)]), // sizes and times; a path given all the same leads nowhere, see `root`
+    // Connections to an object store, made by the controller: nothing here can make one.
+    (libc::SYS_epoll_create1, &[]),         // the thread that waits for the store begins
+    (libc::SYS_epoll_ctl, &[]),             // a connection comes or goes
+    (libc::SYS_epoll_wait, &[]),            // waiting for the store
+    (libc::SYS_epoll_pwait, &[]),           // the same, as other C libraries do it
+    (libc::SYS_eventfd2, &[]),              // waking the thread that waits
+    (libc::SYS_socketpair, &[OneOf(0, &[libc::AF_UNIX as u32])]), // the same, in builds whose runtime knows signals
+    (libc::SYS_recvfrom, &[]),              // answers of the store
+    (libc::SYS_sendto, &[]),                // requests to the store, on connected sockets
+    (libc::SYS_shutdown, &[]),              // connections end
+    (libc::SYS_getsockopt, &[]),            // whether a connection has failed
     // Memory. None of it can ever be executed, and no file is mapped.
     (libc::SYS_mmap, &[Without(2, EXECUTABLE), With(3, ANONYMOUS)]), // the heap, stacks of threads
     (libc::SYS_mprotect, &[Without(2, EXECUTABLE)]), // the heap grows, guard pages
@@ -89,7 +100,7 @@ pub(super) const ALLOWED: &[Syscall] = &[
     (libc::SYS_restart_syscall, &[]),       // waiting goes on after the process was stopped
     (libc::SYS_exit, &[]),                  // threads end
     // Odds and ends.
-    (libc::SYS_fcntl, &[OneOf(1, &[libc::F_GETFD as u32, libc::F_DUPFD_CLOEXEC as u32])]), // checks of debug builds; copies
+    (libc::SYS_fcntl, &[OneOf(1, &[libc::F_GETFD as u32, libc::F_GETFL as u32, libc::F_DUPFD_CLOEXEC as u32])]), // checks of debug builds; copies
     (libc::SYS_clock_gettime, &[]),         // time, where the kernel cannot give it without a call
     (libc::SYS_getrandom, &[]),             // keys of hash tables
     (libc::SYS_rt_sigprocmask, &[]),        // threads start and end

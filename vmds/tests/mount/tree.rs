@@ -148,7 +148,7 @@ impl Tree {
             node.backing = register(file);
         }
         node.attr.volatile |= write;
-        (Lease { write, backing: node.backing }, file.as_fd().try_clone_to_owned().unwrap())
+        (Lease { write, backing: node.backing, floating: false }, file.as_fd().try_clone_to_owned().unwrap())
     }
 
     /// A change by somebody else, who does not go through this mount.
@@ -259,7 +259,9 @@ impl Tree {
                 inodes: 1000,
                 inodes_free: 900,
             })),
-            Call::Lease { node, write } => {
+            Call::Flush { .. } => Ok((Answer::Done, None)),
+            Call::Connect { .. } => Err(Refusal::NotSupported),
+            Call::Lease { node, write, .. } => {
                 self.node(node)?;
                 let (lease, fd) = self.lease(node.ino().0, write);
                 Ok((Answer::Leased { attr: self.attr(node.ino().0), lease }, Some(fd)))

@@ -30,6 +30,11 @@ impl Want {
             Want::Open { write } | Want::Use { write } => write,
         }
     }
+
+    /// Whether bytes are about to be moved.
+    pub(super) fn bytes(self) -> bool {
+        matches!(self, Want::Use { .. })
+    }
 }
 
 /// What a request gets.
@@ -66,6 +71,8 @@ pub(crate) enum Step {
         node: NodeId,
         /// For writing.
         write: bool,
+        /// Bytes are about to be moved.
+        fill: bool,
     },
     /// Tell the controller that nobody writes any more, then call [`Leases::closed`].
     CloseWrite {

@@ -46,7 +46,7 @@ fn run(steps: Steps) -> Vec<String> {
     let mut orders = Vec::new();
     for step in steps {
         match step {
-            Step::Ask { node, write } => orders.push(format!("ask {node} {write}")),
+            Step::Ask { node, write, .. } => orders.push(format!("ask {node} {write}")),
             Step::CloseWrite { node } => orders.push(format!("close {node}")),
             Step::Drop { node, .. } => orders.push(format!("drop {node}")),
             Step::Discard(_) => {}

@@ -7,8 +7,8 @@ use address_map::wire::{Lease, SessionOptions, Stale, ToController, ToVmds};
 use super::*;
 use crate::testing::file;
 
-const WRITER: Lease = Lease { write: true, backing: Some(9) };
-const READER: Lease = Lease { write: false, backing: Some(9) };
+const WRITER: Lease = Lease { write: true, backing: Some(9), floating: false };
+const READER: Lease = Lease { write: false, backing: Some(9), floating: false };
 
 fn volatile(size: u64) -> Attr {
     Attr { volatile: true, ..file_attr(size) }
@@ -18,7 +18,7 @@ fn volatile(size: u64) -> Attr {
 fn open(fs: &Arc<Fs>, controller: &FakeController, of: NodeId, write: bool, bytes: &OwnedFd) -> Opened {
     let result = start(|done| fs.open(of, write, done));
     let (id, call) = controller.next_call();
-    assert_eq!(call, Call::Lease { node: of, write });
+    assert_eq!(call, Call::Lease { node: of, write, fill: false });
     let lease = if write { WRITER } else { READER };
     let attr = if write { volatile(0) } else { file_attr(0) };
     controller.lease(id, attr, lease, bytes);
@@ -134,7 +134,7 @@ fn a_recalled_slot_fails_its_handles() {
     assert!(fs.leases.held(foreign(7)).is_none());
     let result = read(&fs, foreign(7), 0);
     let (id, call) = controller.next_call();
-    assert_eq!(call, Call::Lease { node: foreign(7), write: false });
+    assert_eq!(call, Call::Lease { node: foreign(7), write: false, fill: false });
     controller.refuse(id, Refusal::NotFound);
     assert_eq!(result.recv().unwrap().unwrap_err().code(), libc::EIO);
     assert_eq!(read(&fs, node(7), 0).recv().unwrap().unwrap(), b"mine");

@@ -1,0 +1,84 @@
+//! Bytes of files of an object store: small ones in a record of their own, others in one immutable object each.
+
+use super::object::{BackingFacts, discard_after, keep, need_file};
+use crate::attr::Timestamp;
+use crate::error::Result;
+use crate::ids::{Ino, PoolId};
+use crate::key;
+use crate::record::{Inode, Layout, StoredObject};
+use crate::shard::{Records, Txn};
+
+/// How long an object that was replaced or removed is kept, seconds: longer than any address lease that leads to it.
+pub const GRACE_SECONDS: i64 = 300;
+/// How long an upload may take before what it has left is deleted, seconds.
+pub const UPLOAD_SECONDS: i64 = 24 * 3600;
+
+/// Where the bytes of a file have been brought to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// These they are, at most [`crate::limits::SMALL_FILE_MAX`]: they go into the map.
+    Small(PoolId, Vec<u8>),
+    /// They are in this object.
+    Stored(StoredObject),
+}
+
+/// The bytes of a small file.
+pub fn small<R: Records>(records: &R, ino: Ino) -> Result<Vec<u8>> {
+    Ok(records.record(&key::contents(records.tenant(), ino))?.unwrap_or_default())
+}
+
+/// Notes that an object is about to be made: should nobody [`put`] it in place, it is deleted after [`UPLOAD_SECONDS`].
+pub fn intend(txn: &mut Txn<'_>, object: &crate::record::ObjectRef) {
+    let not_before = later(txn.now(), UPLOAD_SECONDS);
+    discard_after(txn, object, not_before);
+}
+
+/// Puts new bytes of a volatile file in place of the ones before. `still_open` leaves it volatile.
+///
+/// # Errors
+/// There is no such file any more; what was uploaded for it is deleted later.
+pub fn put(
+    txn: &mut Txn<'_>,
+    ino: Ino,
+    facts: &BackingFacts,
+    contents: Contents,
+    still_open: bool,
+) -> Result<Inode> {
+    let mut inode = need_file(txn, ino)?;
+    let before = inode.layout.clone();
+    let tenant = txn.tenant();
+    match contents {
+        Contents::Small(pool, bytes) => {
+            discard_current(txn, ino, &before);
+            txn.put(key::contents(tenant, ino), &bytes);
+            inode.layout = Layout::Small { pool };
+        }
+        Contents::Stored(stored) => {
+            discard_current(txn, ino, &before);
+            keep(txn, &stored.object);
+            inode.layout = Layout::Stored(stored);
+        }
+    }
+    txn.recharge_fact(inode.size, facts.size)?;
+    facts.overlay(&mut inode);
+    inode.dirty = still_open;
+    txn.put_inode(ino, &inode);
+    Ok(inode)
+}
+
+/// What a layout of an object store leads to is not needed any more.
+pub(super) fn discard_current(txn: &mut Txn<'_>, ino: Ino, layout: &Layout) {
+    match layout {
+        Layout::Small { .. } => txn.delete(key::contents(txn.tenant(), ino)),
+        Layout::Stored(StoredObject { object, .. }) => {
+            // Somebody may still be reading it with an address given out before.
+            let not_before = later(txn.now(), GRACE_SECONDS);
+            discard_after(txn, object, not_before);
+        }
+        Layout::None | Layout::Inline(_) | Layout::Object(_) | Layout::Extents => {}
+    }
+}
+
+fn later(time: Timestamp, seconds: i64) -> Timestamp {
+    Timestamp { sec: time.sec.saturating_add(seconds), ..time }
+}

@@ -1,0 +1,156 @@
+//! An `s3` pool: a bucket, or what is below a prefix of one, and a local *staging directory*.
+//!
+//! Objects are immutable: new bytes get a new key. A file that is being written is in the staging directory, and is
+//! uploaded as one new object when it is whole. A VMDS reads objects itself, with signed addresses ([`SignedGet`]) on
+//! connections that were made for it ([`S3Pool::connect`]); it never holds a key.
+//!
+//! Credentials are read here and stay here: no status, log, error or `Debug` shows them or anything signed with them.
+//!
+//! Keys are given without the pool's prefix.
+
+mod body;
+mod client;
+mod clock;
+mod connect;
+mod credentials;
+mod download;
+mod error;
+mod multipart;
+mod objects;
+mod plain;
+mod presign;
+mod probe;
+mod runtime;
+mod settings;
+mod upload;
+
+use std::fmt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_sdk_s3::Client;
+use parking_lot::RwLock;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use error::S3Error;
+pub use objects::{Listed, Page};
+pub use presign::SignedGet;
+pub use runtime::S3Runtime;
+pub use settings::{Endpoint, S3Settings};
+
+use crate::resource::EtagForm;
+pub use crate::resource::S3Capabilities as Capabilities;
+use clock::ClockWatch;
+use credentials::Keyring;
+
+/// Transfers of one pool at the same time; each holds about a megabyte.
+const TRANSFERS_MAX: usize = 16;
+
+/// See the module. A clone is the same pool.
+#[derive(Clone)]
+pub struct S3Pool {
+    settings: Arc<S3Settings>,
+    keyring: Arc<Keyring>,
+    client: Client,
+    clock: ClockWatch,
+    known: Arc<RwLock<Known>>,
+    turns: Arc<Semaphore>,
+}
+
+/// What is known about the endpoint.
+#[derive(Default)]
+struct Known {
+    /// What the last probe found, of this controller or one before.
+    capabilities: Option<Arc<Capabilities>>,
+    /// The probe was of this one.
+    probed: bool,
+}
+
+/// An object that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Names its bytes; as it is to be sent in `If-Match`.
+    pub etag: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl S3Pool {
+    /// Reads the credentials, makes the staging directory and builds the client. Nothing is asked of the endpoint yet.
+    ///
+    /// # Errors
+    /// [`S3Error::Credentials`], [`S3Error::Invalid`]: sentences for people.
+    pub fn open(settings: S3Settings) -> Result<Self, S3Error> {
+        make_private(&settings.staging)?;
+        let (keyring, clock) =
+            (Arc::new(Keyring::open(settings.credentials.clone())?), ClockWatch::default());
+        Ok(Self {
+            client: client::build(&settings, keyring.clone(), clock.clone())?,
+            settings: Arc::new(settings),
+            keyring,
+            clock,
+            known: Arc::default(),
+            turns: Arc::new(Semaphore::new(TRANSFERS_MAX)),
+        })
+    }
+
+    /// What it was opened with.
+    pub fn settings(&self) -> &S3Settings {
+        &self.settings
+    }
+
+    /// Where its objects are reached.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.settings.endpoint
+    }
+
+    /// The directory for files that are being written.
+    pub fn staging(&self) -> &Path {
+        &self.settings.staging
+    }
+
+    /// What the last probe found; `None`: there was none.
+    pub fn capabilities(&self) -> Option<Arc<Capabilities>> {
+        self.known.read().capabilities.clone()
+    }
+
+    /// An ETag as the endpoint wants it in `If-Match`.
+    fn etag_for_use(&self, etag: &str) -> String {
+        let form = self.capabilities().map_or(EtagForm::Quoted, |can| can.etags);
+        let bare = download::bare(etag);
+        match form {
+            EtagForm::Quoted => format!("\"{bare}\""),
+            EtagForm::Unquoted => bare.to_owned(),
+        }
+    }
+
+    /// Waits until it is a transfer's turn.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        self.turns.clone().acquire_owned().await.ok()
+    }
+}
+
+impl fmt::Debug for S3Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Pool").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Makes a directory that is for the controller alone, or checks one that is there.
+fn make_private(directory: &Path) -> Result<(), S3Error> {
+    let shown = directory.display();
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|error| S3Error::Invalid(format!("the staging directory {shown} cannot be made: {error}")))?;
+    let facts = std::fs::metadata(directory).map_err(|error| {
+        S3Error::Invalid(format!("the staging directory {shown} cannot be looked at: {error}"))
+    })?;
+    if facts.mode() & 0o077 != 0 {
+        let mode = facts.mode() & 0o7777;
+        return Err(S3Error::Invalid(format!(
+            "the staging directory {shown} is open to others (mode {mode:04o}); make it 0700"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! Threads for what takes as long as a network: sessions and the sweeper go on meanwhile.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// Things done at the same time; more wait for their turn. Apart from the threads that move the bytes, so that those who
+/// wait for bytes never take the place of those who bring them.
+const THREADS_MAX: usize = 64;
+/// How long a VMDS waits for what its predecessor has asked for.
+const PREDECESSOR_WAIT: Duration = Duration::from_secs(30);
+
+/// The threads; started when first needed.
+#[derive(Default)]
+pub(super) struct Workers(OnceLock<Option<Runtime>>);
+
+impl Workers {
+    /// Where to have things done; `None`: the system gives no threads.
+    pub(super) fn handle(&self) -> Option<&Handle> {
+        let start = || {
+            let runtime = Builder::new_multi_thread()
+                .worker_threads(1)
+                .max_blocking_threads(THREADS_MAX)
+                .thread_name("elsewhere")
+                .enable_time()
+                .build();
+            runtime
+                .inspect_err(|error| tracing::error!(error = error as &dyn std::error::Error, "no threads"))
+                .ok()
+        };
+        self.0.get_or_init(start).as_ref().map(Runtime::handle)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        // Whoever drops it may be one of the threads, and need not wait for the others.
+        if let Some(Some(runtime)) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// How many requests of a session are being carried out elsewhere.
+#[derive(Default)]
+pub(super) struct Elsewhere {
+    running: Mutex<usize>,
+    fewer: Condvar,
+}
+
+impl Elsewhere {
+    /// Waits until there are none, but not for ever.
+    pub(super) fn wait(&self) {
+        let mut running = self.running.lock();
+        let deadline = Instant::now() + PREDECESSOR_WAIT;
+        while *running > 0 {
+            if self.fewer.wait_until(&mut running, deadline).timed_out() {
+                tracing::warn!(requests = *running, "requests of a VMDS that is gone go on");
+                return;
+            }
+        }
+    }
+
+    /// One more.
+    pub(super) fn begin(&self) {
+        *self.running.lock() += 1;
+    }
+
+    /// One less.
+    pub(super) fn end(&self) {
+        *self.running.lock() -= 1;
+        self.fewer.notify_all();
+    }
+}

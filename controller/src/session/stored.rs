@@ -1,0 +1,392 @@
+//! Requests about files of an object store. What can be answered at once is; what takes as long as the network is done
+//! on other threads, while the session goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use address_map::attr::AttrChange;
+use address_map::error::{MapError, Refusal, Result};
+use address_map::ids::{Ino, NodeId, TenantId};
+use address_map::map::Tree;
+use address_map::namespace::replay::{self, Origin};
+use address_map::namespace::{attr, contents, lookup, object};
+use address_map::record::{Change, Inode, Layout, StoredObject};
+use address_map::wire::{Address, Answer, Call, FrameSocket, Lease, Source};
+
+use super::scope::Scope;
+use super::serve::Outcome;
+use super::staging::{Pace, Settled, WORKING_AFTER, Written, look_at};
+use super::{DataPlane, Session, Touched, io_refusal};
+use crate::pool::set_mtime;
+
+/// For how long an address that was given out leads to an object.
+const ADDRESS_VALID: Duration = Duration::from_secs(60);
+
+impl DataPlane {
+    /// Answers a call about the bytes of a file of an object store. `None`: the call is about something else.
+    pub(super) fn answer_stored(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        link: &Arc<FrameSocket>,
+        id: u64,
+        call: &Call,
+        origin: Option<Origin>,
+    ) -> bool {
+        let Some(node) = about_bytes(call) else { return false };
+        let Ok(scope) = self.scope(session, node) else { return false };
+        let Ok(inode) = lookup::inode(&scope.tree.view(), scope.ino) else { return false };
+        let Some(written) = self.written(&scope.tree, scope.ino, &inode) else { return false };
+        drop(written);
+        match self.carry_out(session, node, call, origin, Pace::Quick) {
+            Ok(None) => {}
+            Ok(Some(outcome)) => {
+                self.reply(session, link, id, Ok(outcome));
+                return true;
+            }
+            Err(error) => {
+                self.reply(session, link, id, Err(error));
+                return true;
+            }
+        }
+        let Some(workers) = self.workers.handle() else {
+            self.reply(session, link, id, Err(Refusal::Io.into()));
+            return true;
+        };
+        let (plane, session, link, call) = (self.clone(), session.clone(), link.clone(), call.clone());
+        session.elsewhere.begin();
+        let (worker, asked) = (plane.clone(), session.clone());
+        let mut work = workers.spawn_blocking(move || {
+            let outcome = worker.carry_out(&asked, node, &call, origin, Pace::Slow);
+            asked.elsewhere.end();
+            outcome
+        });
+        workers.spawn(async move {
+            let outcome = match tokio::time::timeout(WORKING_AFTER, &mut work).await {
+                Ok(Ok(Ok(Some(outcome)))) => Ok(outcome),
+                Ok(Ok(Err(error))) => Err(error),
+                // It goes on; whoever asks again waits for it.
+                Ok(Ok(Ok(None))) | Err(_) => Ok(Outcome::unchanged(Answer::Pending)),
+                Ok(Err(_)) => Err(Refusal::Io.into()),
+            };
+            plane.reply(&session, &link, id, outcome);
+        });
+        true
+    }
+
+    /// Carries out a call at a pace; `None`: it takes longer.
+    fn carry_out(
+        &self,
+        session: &Session,
+        node: NodeId,
+        call: &Call,
+        origin: Option<Origin>,
+        pace: Pace,
+    ) -> Result<Option<Outcome>> {
+        match call {
+            Call::Lease { write, fill, .. } => self.lease_stored(session, node, *write, *fill, pace),
+            Call::Flush { .. } => self.flush_stored(session, node, pace),
+            Call::CloseWrite { .. } => self.close_stored(session, node, pace),
+            Call::Setattr { change, .. } => self.setattr_stored(session, node, change, origin, pace),
+            Call::Connect { .. } => self.connect(session, node, pace),
+            _ => Err(Refusal::Invalid.into()),
+        }
+    }
+
+    /// Does something with a file that nobody else may do meanwhile.
+    fn alone<T>(
+        &self,
+        session: &Session,
+        node: NodeId,
+        write: bool,
+        pace: Pace,
+        work: impl FnOnce(&Scope, &Written<'_>, &Inode, &mut Settled) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let mut scope = self.need_file(session, node)?;
+        if write {
+            scope = scope.writable()?;
+        }
+        let file = scope.file(scope.ino);
+        let done = self.staging.alone(file, pace, |settled| {
+            let inode = lookup::inode(&scope.tree.view(), scope.ino)?;
+            let written = self.written(&scope.tree, scope.ino, &inode).ok_or(Refusal::NotSupported)?;
+            work(&scope, &written, &inode, settled)
+        });
+        done.unwrap_or(Ok(None))
+    }
+
+    fn lease_stored(
+        &self,
+        session: &Session,
+        node: NodeId,
+        write: bool,
+        fill: bool,
+        pace: Pace,
+    ) -> Result<Option<Outcome>> {
+        let scope = self.need_file(session, node)?;
+        // As for any lease: held first, looked at under the shard's writer lock.
+        self.leases.hold(scope.file(scope.ino), (session.id, node), write);
+        let leased = self.alone(session, node, write, pace, |scope, written, _, settled| {
+            let mut became_volatile = false;
+            let inode = if write {
+                let before = scope.tree.write(|txn| txn.need_inode(scope.ino))?;
+                if !before.dirty {
+                    // A leftover must not be taken for what is being written.
+                    written.clear()?;
+                    became_volatile = true;
+                }
+                scope.tree.write(|txn| object::open_for_write(txn, scope.ino))?
+            } else {
+                scope.tree.write(|txn| txn.need_inode(scope.ino))?
+            };
+            let Some(outcome) = self.lease_of(scope, written, &inode, write, fill, settled, pace)? else {
+                return Ok(None);
+            };
+            let touched = match became_volatile {
+                true => vec![Touched::Inode { ino: scope.ino, data: false }],
+                false => vec![],
+            };
+            Ok(Some(outcome.touching(scope, touched)))
+        });
+        if leased.is_err() {
+            self.release_lease(session, node);
+        }
+        leased
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what was asked, and of what")]
+    fn lease_of(
+        &self,
+        scope: &Scope,
+        written: &Written<'_>,
+        inode: &Inode,
+        write: bool,
+        fill: bool,
+        settled: &mut Settled,
+        pace: Pace,
+    ) -> Result<Option<Outcome>> {
+        let addressed = |source| {
+            let attr = self.present(scope.file(scope.ino), inode);
+            Ok(Some(Outcome::unchanged(Answer::Addressed { attr, source })))
+        };
+        if !inode.dirty {
+            return match &inode.layout {
+                Layout::Small { .. } => {
+                    addressed(Source::Inline(contents::small(&scope.tree.view(), scope.ino)?))
+                }
+                // Only this process speaks TLS.
+                Layout::Stored(_) if written.store.s3.endpoint().tls && pace == Pace::Quick => Ok(None),
+                Layout::Stored(stored) if written.store.s3.endpoint().tls => {
+                    let attr = self.present(scope.file(scope.ino), inode);
+                    let lease = Lease { write: false, backing: None, floating: true };
+                    let copy = written.copy(stored)?;
+                    Ok(Some(Outcome::unchanged(Answer::Leased { attr, lease }).with_descriptor(copy)))
+                }
+                Layout::Stored(stored) => addressed(Source::Address(address_of(written, stored)?)),
+                _ => addressed(Source::Inline(Vec::new())),
+            };
+        }
+        let write = write || scope.is_own();
+        let descriptor = match written.open(write)? {
+            Some(descriptor) => descriptor,
+            None if !fill && !matches!(inode.layout, Layout::Object(_)) => return addressed(Source::Unfilled),
+            None => {
+                let Some(filled) = written.fill(inode, pace)? else { return Ok(None) };
+                if !matches!(inode.layout, Layout::Object(_)) {
+                    *settled = Some(look_at(&filled)?.1);
+                }
+                if write { filled } else { written.open(false)?.ok_or(Refusal::Io)? }
+            }
+        };
+        let attr = self.present(scope.file(scope.ino), inode);
+        let lease = Lease { write, backing: None, floating: true };
+        Ok(Some(Outcome::unchanged(Answer::Leased { attr, lease }).with_descriptor(descriptor)))
+    }
+
+    fn flush_stored(&self, session: &Session, node: NodeId, pace: Pace) -> Result<Option<Outcome>> {
+        self.alone(session, node, true, pace, |_, written, _, settled| {
+            Ok(self.bring(written, settled, pace)?.map(|_| Outcome::unchanged(Answer::Done)))
+        })
+    }
+
+    fn close_stored(&self, session: &Session, node: NodeId, pace: Pace) -> Result<Option<Outcome>> {
+        self.alone(session, node, false, pace, |scope, written, before, settled| {
+            let file = scope.file(scope.ino);
+            self.leases.close_write(file, (session.id, node));
+            let Some(inode) = self.bring(written, settled, pace)? else { return Ok(None) };
+            let touched = match *before == inode {
+                true => vec![],
+                false => vec![Touched::Inode { ino: scope.ino, data: true }],
+            };
+            Ok(Some(Outcome::changed(Answer::Attr(self.present(file, &inode)), scope, touched)))
+        })
+    }
+
+    fn setattr_stored(
+        &self,
+        session: &Session,
+        node: NodeId,
+        change: &AttrChange,
+        origin: Option<Origin>,
+        pace: Pace,
+    ) -> Result<Option<Outcome>> {
+        self.alone(session, node, true, pace, |scope, written, before, settled| {
+            let staged = if before.dirty { written.open(true)? } else { None };
+            let file = match (staged, change.size) {
+                (Some(file), _) => Some(file),
+                // Times of what is not being written are in the map alone.
+                (None, None) => None,
+                (None, Some(0)) => Some(written.make_empty(before.mtime)?),
+                (None, Some(_)) => match written.fill(before, pace)? {
+                    Some(file) => Some(file),
+                    None => return Ok(None),
+                },
+            };
+            let same = match &file {
+                Some(file) => *settled == Some(look_at(file)?.1),
+                None => true,
+            };
+            let mut inode = scope.tree.write(|txn| {
+                let inode = attr::setattr(txn, scope.ino, change)?;
+                if file.is_none() {
+                    replay::remember(txn, origin, Change::Changed);
+                }
+                Ok(inode)
+            })?;
+            if let Some(file) = &file {
+                follow(file, change.size, &inode).map_err(io_refusal)?;
+                let (facts, stamp) = look_at(file)?;
+                inode = scope.tree.write(|txn| {
+                    replay::remember(txn, origin, Change::Changed);
+                    object::settle(txn, scope.ino, &facts, true)
+                })?;
+                if same && change.size.is_none() {
+                    // Another time, the same bytes.
+                    *settled = Some(stamp);
+                }
+                if !self.leases.is_written(scope.file(scope.ino)) {
+                    inode = match self.bring(written, settled, pace)? {
+                        Some(inode) => inode,
+                        None => self.bring_later(&scope.tree, scope.ino, inode),
+                    };
+                }
+            }
+            let attr = self.present(scope.file(scope.ino), &inode);
+            let touched = vec![Touched::Inode { ino: scope.ino, data: change.size.is_some() }];
+            Ok(Some(Outcome::changed(Answer::Attr(attr), scope, touched)))
+        })
+    }
+
+    fn connect(&self, session: &Session, node: NodeId, pace: Pace) -> Result<Option<Outcome>> {
+        if pace == Pace::Quick {
+            return Ok(None);
+        }
+        let scope = self.need_file(session, node)?;
+        let inode = lookup::inode(&scope.tree.view(), scope.ino)?;
+        let (_, _, store) = self.store_of(&inode).ok_or(Refusal::NotSupported)?;
+        let socket = store.runtime.wait_for(store.s3.connect()).map_err(io_refusal)?;
+        Ok(Some(Outcome::unchanged(Answer::Connected).with_descriptor(socket.into())))
+    }
+
+    /// What was written and is not in the store yet goes there on another thread; it is the truth meanwhile.
+    fn bring_later(&self, tree: &Tree, ino: Ino, inode: Inode) -> Inode {
+        self.sweeper.written(tree.tenant(), ino);
+        inode
+    }
+
+    /// The last writer of a file is gone without a word. Answers whether its bytes belong to an object store: they are
+    /// brought there on another thread.
+    pub(super) fn store_when_closed(&self, tree: &Tree, ino: Ino) -> Result<bool> {
+        let inode = match lookup::inode(&tree.view(), ino) {
+            Ok(inode) => inode,
+            Err(MapError::Refused(Refusal::NotFound)) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let stored = self.store_of(&inode).is_some();
+        if stored && inode.dirty && inode.nlink > 0 {
+            self.sweeper.written(tree.tenant(), ino);
+        }
+        Ok(stored)
+    }
+
+    /// Has a file brought to its store whose writers are gone.
+    pub(crate) fn bring_elsewhere(self: &Arc<Self>, tenant: TenantId, ino: Ino) {
+        let Some(workers) = self.workers.handle() else { return };
+        let plane = self.clone();
+        workers.spawn_blocking(move || {
+            // A tenant that is gone takes its files along.
+            let Ok(tree) = plane.map.tree(tenant) else { return };
+            plane.recovery.wait();
+            if let Err(error) = plane.bring_abandoned(&tree, ino) {
+                tracing::warn!(%tenant, %ino, error = &error as &dyn std::error::Error, "a file stays in the staging directory for now");
+            }
+        });
+    }
+
+    /// Brings a file to its store whose writers are gone. An error is not the end: the next round tries again.
+    fn bring_abandoned(&self, tree: &Tree, ino: Ino) -> Result<()> {
+        let file = (tree.tenant(), ino);
+        let inode = match lookup::inode(&tree.view(), ino) {
+            Ok(inode) => inode,
+            // What it has left behind is garbage, and noted as such.
+            Err(MapError::Refused(Refusal::NotFound)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let Some(written) = self.written(tree, ino, &inode) else { return Ok(()) };
+        if self.leases.is_written(file) {
+            return Ok(());
+        }
+        if !inode.dirty {
+            let cleared = self.staging.alone(file, Pace::Quick, |_| self.clear_leftover(&written));
+            return cleared.unwrap_or(Ok(()));
+        }
+        let brought = self.staging.alone(file, Pace::Slow, |settled| self.bring(&written, settled, Pace::Slow));
+        match brought {
+            Some(Ok(Some(after))) if after != inode => {
+                let touched = [Touched::Inode { ino, data: true }];
+                let author = (super::SessionId(0), address_map::ids::Slot::OWN);
+                self.hub.invalidate(author, tree.tenant(), &touched, Default::default(), Box::new(|| {}));
+                Ok(())
+            }
+            Some(Err(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The file whose bytes a call is about, if it may be one of an object store.
+fn about_bytes(call: &Call) -> Option<NodeId> {
+    match call {
+        Call::Lease { node, .. }
+        | Call::Flush { node }
+        | Call::CloseWrite { node }
+        | Call::Connect { node } => Some(*node),
+        Call::Setattr { node, change, .. } if change.size.is_some() || change.mtime.is_some() => Some(*node),
+        _ => None,
+    }
+}
+
+/// Carries a change of size or modification time over to a backing file.
+fn follow(file: &std::os::fd::OwnedFd, size: Option<u64>, inode: &Inode) -> std::io::Result<()> {
+    if let Some(size) = size {
+        rustix::fs::ftruncate(file, size)?;
+    }
+    set_mtime(file, inode.mtime)
+}
+
+/// A lease of an object: it ends by itself, and leads to nothing else.
+fn address_of(written: &Written<'_>, stored: &StoredObject) -> Result<Address> {
+    let StoredObject { object, etag, size } = stored;
+    let signed = written.store.wait(async |s3| s3.sign_get_matching(&object.key, etag, None, ADDRESS_VALID).await);
+    let signed = signed.map_err(io_refusal)?;
+    let mut headers = signed.headers;
+    headers.push(("Host".to_owned(), written.store.s3.endpoint().host.clone()));
+    Ok(Address {
+        pool: object.pool.0,
+        target: signed.path_and_query,
+        headers,
+        etag: etag.clone(),
+        size: *size,
+        valid_ms: ADDRESS_VALID.as_millis() as u32,
+    })
+}
+
