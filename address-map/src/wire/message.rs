@@ -152,6 +152,8 @@ pub struct SessionOptions {
     pub leases_max: u32,
     /// The tenant has a quota of bytes: writes are seen by the VMDS instead of passing straight to the file.
     pub metered: bool,
+    /// How long a request may wait for a backing file that is not on a local file system, milliseconds.
+    pub pool_timeout_ms: u64,
 }
 
 /// What a VMDS asks for. Mutations answer with the attributes as they are afterwards.
@@ -462,6 +464,8 @@ pub struct Lease {
     /// Number under which the kernel knows the file for passthrough. All opens of the inode name this one; absent:
     /// no passthrough for this inode.
     pub backing: Option<u32>,
+    /// The file is not on a local file system: any call on it may wait for another machine.
+    pub remote: bool,
 }
 
 /// One entry of a directory.

@@ -69,7 +69,8 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn lease() -> impl Strategy<Value = Lease> {
-    (any::<bool>(), any::<Option<u32>>()).prop_map(|(write, backing)| Lease { write, backing })
+    (any::<bool>(), any::<Option<u32>>(), any::<bool>())
+        .prop_map(|(write, backing, remote)| Lease { write, backing, remote })
 }
 
 fn change() -> impl Strategy<Value = AttrChange> {
@@ -212,12 +213,13 @@ fn stale() -> impl Strategy<Value = Stale> {
 }
 
 fn welcome() -> impl Strategy<Value = ToVmds> {
-    let options = (any::<u64>(), any::<[u32; 2]>(), any::<bool>()).prop_map(
-        |(ttl_ms, [cache_entries, leases_max], metered)| SessionOptions {
+    let options = (any::<[u64; 2]>(), any::<[u32; 2]>(), any::<bool>()).prop_map(
+        |([ttl_ms, pool_timeout_ms], [cache_entries, leases_max], metered)| SessionOptions {
             ttl_ms,
             cache_entries,
             leases_max,
             metered,
+            pool_timeout_ms,
         },
     );
     (any::<u16>(), any::<String>(), any::<u32>(), options).prop_map(

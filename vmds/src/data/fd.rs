@@ -56,6 +56,10 @@ impl Held {
 
     /// Reads what the page cache has.
     pub(crate) fn read_quickly(&self, offset: u64, into: &mut [u8]) -> Quick {
+        // Some file systems ask another machine whether what is in memory still holds, whatever they are told.
+        if self.lease.remote {
+            return Quick::WouldWait;
+        }
         let mut done = 0;
         while done < into.len() {
             let mut rest = [IoSliceMut::new(&mut into[done..])];
@@ -139,12 +143,13 @@ impl Held {
         Ok(merge(attr, &self.statx(AtFlags::empty())?))
     }
 
-    /// As [`Held::refresh`], but only if the file lies on a local disk, where it needs no waiting.
+    /// As [`Held::refresh`], but only if the file is on a local file system: there it needs no waiting, and what is in
+    /// memory is the truth.
     pub(crate) fn refresh_quickly(&self, attr: Attr) -> Option<Attr> {
-        // Network file systems have no block device of their own, so their major number is 0. For them the call
-        // answers from memory and is not to be believed; for a disk that memory is the truth.
-        let stat = self.statx(AtFlags::STATX_DONT_SYNC).ok()?;
-        (stat.stx_dev_major != 0).then(|| merge(attr, &stat))
+        if self.lease.remote {
+            return None;
+        }
+        Some(merge(attr, &self.statx(AtFlags::STATX_DONT_SYNC).ok()?))
     }
 
     fn statx(&self, flags: AtFlags) -> Result<Statx, Errno> {
