@@ -69,8 +69,11 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn lease() -> impl Strategy<Value = Lease> {
-    (any::<bool>(), any::<Option<u32>>(), any::<bool>())
-        .prop_map(|(write, backing, remote)| Lease { write, backing, remote })
+    (any::<bool>(), any::<Option<u32>>(), any::<bool>()).prop_map(|(write, backing, remote)| Lease {
+        write,
+        backing,
+        remote,
+    })
 }
 
 fn change() -> impl Strategy<Value = AttrChange> {

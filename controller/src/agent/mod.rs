@@ -91,7 +91,7 @@ impl Agent {
         let (server, device, link) = Server::adopt(record.pid, record.started)?;
         let device = Arc::new(device);
         let control = Arc::new(Control::new(device.clone()));
-        let options = session_options(record.metered);
+        let options = self.session_options(record.metered);
         let epoch = MountEpoch(record.epoch);
         let session =
             self.plane.begin_session(tenant, &record.tenant_name, options, epoch, control.clone())?;
@@ -105,6 +105,16 @@ impl Agent {
         control.is_for(&mount);
         self.remember(tenant, &mount, record.metered);
         Ok(mount)
+    }
+
+    fn session_options(&self, metered: bool) -> SessionOptions {
+        SessionOptions {
+            ttl_ms: TTL_MS,
+            cache_entries: VMDS_CACHE_ENTRIES,
+            leases_max: VMDS_LEASES_MAX,
+            metered,
+            pool_timeout_ms: u64::try_from(self.plane.pools.patience().as_millis()).unwrap_or(u64::MAX),
+        }
     }
 
     /// What a mount is made of, but for the kernel's first request.
@@ -166,7 +176,7 @@ impl Agent {
             ServiceError::Unavailable(format!("/dev/fuse cannot be opened ({error}); load the fuse module"))
         })?);
         let control = Arc::new(Control::new(device.clone()));
-        let options = session_options(order.metered);
+        let options = self.session_options(order.metered);
         let epoch = random_epoch().map_err(internal)?;
         let session =
             self.plane.begin_session(order.tenant, &order.tenant_name, options, epoch, control.clone());
@@ -307,10 +317,6 @@ impl MountService for Agent {
             self.end(mount, false);
         }
     }
-}
-
-fn session_options(metered: bool) -> SessionOptions {
-    SessionOptions { ttl_ms: TTL_MS, cache_entries: VMDS_CACHE_ENTRIES, leases_max: VMDS_LEASES_MAX, metered }
 }
 
 fn random_epoch() -> io::Result<MountEpoch> {

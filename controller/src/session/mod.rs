@@ -14,6 +14,7 @@ mod recovery;
 mod repeat;
 mod scope;
 mod serve;
+mod settle;
 #[cfg(test)]
 mod tests;
 
@@ -22,16 +23,15 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use address_map::attr::Attr;
 use address_map::engine::Committer;
 use address_map::error::{MapError, Refusal, Result};
 use address_map::ids::{Ino, MountEpoch, NodeId, ShardId, TenantId};
 use address_map::map::{AddressMap, Tree};
 use address_map::name::Name;
-use address_map::namespace::object::{self, BackingFacts};
-use address_map::namespace::replay::{self, Origin};
+use address_map::namespace::object;
+use address_map::namespace::replay;
 use address_map::namespace::share;
-use address_map::record::{Change, Inode, Layout, ObjectRef};
+use address_map::record::{Inode, Layout};
 use address_map::wire::{FrameSocket, SessionOptions, Stale};
 use parking_lot::Mutex;
 
@@ -43,6 +43,7 @@ use crate::sweeper::{self, Sweeper};
 
 pub use coherence::Hub;
 pub use recovery::Recovery;
+use settle::Unsettled;
 
 /// A session, within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,6 +122,7 @@ pub struct DataPlane {
     pub(crate) committer: Committer,
     pub(crate) recovery: Recovery,
     sweeper: Sweeper,
+    unsettled: Unsettled,
     next_session: AtomicU64,
 }
 
@@ -152,6 +154,7 @@ impl DataPlane {
             committer,
             recovery: Recovery::default(),
             sweeper,
+            unsettled: Unsettled::default(),
             next_session: AtomicU64::new(1),
         });
         sweeper::start(&plane, hints)?;
@@ -210,43 +213,6 @@ impl DataPlane {
         Ok(())
     }
 
-    /// The attributes of an inode as they are now: those of a volatile file come from its backing file.
-    pub(crate) fn present(&self, inode: &Inode) -> Attr {
-        if !inode.dirty {
-            return inode.attr();
-        }
-        let mut current = inode.clone();
-        match self.backing_facts(inode) {
-            Ok(Some(facts)) => facts.overlay(&mut current),
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot look at a backing file")
-            }
-        }
-        current.attr()
-    }
-
-    pub(crate) fn backing_facts(&self, inode: &Inode) -> std::io::Result<Option<BackingFacts>> {
-        let Layout::Object(ObjectRef { pool, key }) = &inode.layout else { return Ok(None) };
-        self.pools.get(*pool)?.facts(key)
-    }
-
-    /// Takes over what the backing file of a volatile inode says; with it, remembers the request that asked for it.
-    pub(crate) fn settle(&self, tree: &Tree, ino: Ino, origin: Option<Origin>) -> Result<Inode> {
-        let file = (tree.tenant(), ino);
-        tree.write(|txn| {
-            let inode = txn.need_inode(ino)?;
-            // A file that was never written has no backing file yet: what the record says holds.
-            let facts = self.backing_facts(&inode).map_err(io_refusal)?.unwrap_or(BackingFacts {
-                size: inode.size,
-                blocks: inode.blocks,
-                mtime: inode.mtime,
-            });
-            replay::remember(txn, origin, Change::Changed);
-            object::settle(txn, ino, &facts, self.leases.is_written(file))
-        })
-    }
-
     /// Ends a session's lease on a file. It is found by what was held, not by what may be held: the share it was seen
     /// through may be gone.
     pub(crate) fn release_lease(&self, session: &Session, node: NodeId) {
@@ -257,7 +223,7 @@ impl DataPlane {
         let (tenant, ino) = file;
         let outcome = self.map.tree(tenant).and_then(|tree| {
             if hold.write && !self.leases.is_written(file) {
-                match self.settle(&tree, ino, None) {
+                match self.settle_or_later(&tree, ino) {
                     Err(MapError::Refused(Refusal::NotFound)) | Ok(_) => {}
                     Err(error) => return Err(error),
                 }

@@ -1,6 +1,6 @@
 //! The conversation with one VMDS: opening, requests in, replies out.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use super::scope::Scope;
 use super::{DataPlane, Forgettable, Session, Touched};
+use crate::pool::BackingFile;
 
 /// How long a VMDS may leave a frame untaken while its buffer is full.
 const SEND_DEADLINE: Duration = Duration::from_secs(1);
@@ -49,7 +50,7 @@ pub enum ServeError {
 /// What a request leads to.
 pub(super) struct Outcome {
     answer: Answer,
-    descriptor: Option<OwnedFd>,
+    descriptor: Option<BackingFile>,
     slot: Slot,
     tenant: TenantId,
     touched: Vec<Touched>,
@@ -87,7 +88,7 @@ impl Outcome {
     }
 
     /// With a descriptor.
-    pub(super) fn with_descriptor(self, descriptor: OwnedFd) -> Self {
+    pub(super) fn with_descriptor(self, descriptor: BackingFile) -> Self {
         Self { descriptor: Some(descriptor), ..self }
     }
 }
@@ -123,7 +124,7 @@ impl Session {
         link: &Arc<FrameSocket>,
         id: u64,
         result: Result<Answer, Refusal>,
-        descriptor: Option<OwnedFd>,
+        descriptor: Option<BackingFile>,
     ) {
         let reply = ToVmds::Reply { id, result };
         if let Err(error) = link.send(&reply, descriptor.as_ref().map(|fd| fd.as_fd())) {

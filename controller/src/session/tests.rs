@@ -73,7 +73,13 @@ impl World {
     }
 
     fn connect(&self, tenant: TenantId) -> Vmds {
-        let options = SessionOptions { ttl_ms: 1000, cache_entries: 10, leases_max: 10, metered: false };
+        let options = SessionOptions {
+            ttl_ms: 1000,
+            cache_entries: 10,
+            leases_max: 10,
+            metered: false,
+            pool_timeout_ms: 1000,
+        };
         let session = self
             .plane
             .begin_session(tenant, "somebody", options, MountEpoch(u64::from(tenant.0)), Arc::new(NoControl))

@@ -155,9 +155,8 @@ impl Shared {
             return true;
         }
         let shared = Arc::clone(self);
-        let started = std::thread::Builder::new()
-            .name(format!("vmds-io-{number}"))
-            .spawn(move || shared.serve(number));
+        let started =
+            std::thread::Builder::new().name(format!("vmds-io-{number}")).spawn(move || shared.serve(number));
         match started {
             Ok(_) => state.at_work.push(None),
             Err(error) => {

@@ -14,9 +14,9 @@ mod open;
 mod remove;
 mod rename;
 mod space;
-mod storage;
 mod stale;
 mod statfs;
+mod storage;
 mod sync;
 mod xattr;
 

@@ -15,7 +15,8 @@ struct Stuck {
 }
 
 fn submit_stuck(pool: &IoPool) -> Stuck {
-    let ((begin, begun), (release, held), (tell, answer)) = (mpsc::channel(), mpsc::channel(), mpsc::channel());
+    let ((begin, begun), (release, held), (tell, answer)) =
+        (mpsc::channel(), mpsc::channel(), mpsc::channel());
     pool.submit(
         tell,
         |tell, progress| tell.send(Some(progress)).unwrap(),
