@@ -49,7 +49,7 @@ pub fn assemble(config: &Config) -> anyhow::Result<(Services, Arc<dyn Engine>)> 
     restore(&system, &plane, &services).context("cannot read what was served before")?;
     let agent = Agent::new(plane, config.vmds.clone(), &config.run_dir)
         .with_context(|| format!("cannot clean up in {}", config.run_dir.display()))?;
-    Ok((Services { map: services.clone(), mounts: Arc::new(agent), pools: services }, system))
+    Ok((Services { map: services.clone(), mounts: agent, pools: services }, system))
 }
 
 /// Opens the pools and finds the tenants that were there before. Mounts of a predecessor are taken over at once, and

@@ -26,6 +26,7 @@ mod share_border;
 mod share_end;
 mod share_live;
 mod share_names;
+mod silent_vmds;
 mod sqlite;
 mod storms;
 mod trust;

@@ -21,6 +21,10 @@ use crate::pool::BackingFile;
 /// How long a VMDS may leave a frame untaken while its buffer is full.
 const SEND_DEADLINE: Duration = Duration::from_secs(1);
 
+/// How long a VMDS waits until what its predecessor has asked for has come to an end: as long as a VMDS waits for any
+/// answer.
+const TURN_WITHIN: Duration = Duration::from_secs(60);
+
 /// Why a conversation ended early.
 #[derive(Debug, Error)]
 pub enum ServeError {
@@ -42,6 +46,9 @@ pub enum ServeError {
         /// Its newest protocol.
         max: u16,
     },
+    /// What its predecessor had asked for has not come to an end.
+    #[error("what the VMDS before has asked for is still under way after {} s", TURN_WITHIN.as_secs())]
+    NoTurn,
     /// A second greeting.
     #[error("the VMDS said hello twice")]
     SecondHello,
@@ -96,10 +103,15 @@ impl Outcome {
 impl Session {
     /// Ends the VMDS that is there; the agent starts another one.
     pub(crate) fn cut_off(&self) {
+        self.hang_up();
+        self.control.replace_vmds();
+    }
+
+    /// Ends the link to a VMDS that is none any more.
+    pub(crate) fn hang_up(&self) {
         if let Some(link) = self.link.lock().take() {
             link.shutdown();
         }
-        self.control.replace_vmds();
     }
 
     /// The link is over, whoever ended it. A newer one stays.
@@ -155,7 +167,11 @@ impl DataPlane {
         }
         // What a predecessor has asked for may still be under way, though it is dead. The kernel asks the successor again:
         // only when the first has been carried out, and is remembered, can the second be known for the same.
-        let _alone = session.talking.lock();
+        let Some(_alone) = session.talking.try_lock_for(TURN_WITHIN) else {
+            // Another one may find the predecessor's last request at its end.
+            session.cut_off();
+            return Err(ServeError::NoTurn);
+        };
         if generation > 1 {
             self.leases.inherit(session.id);
         }
