@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tests::{FarDirectory, Hangs, World, wait_for, wait_until};
@@ -15,6 +15,9 @@ use crate::help::{SOON, binaries, items, world};
 
 /// After this long something is not bounded.
 const BOUND: Duration = Duration::from_secs(150);
+
+/// Longer than it takes to notice that a VMDS gives no sign of life.
+const NOTICED_WITHIN: Duration = Duration::from_secs(16);
 
 /// Makes a file, elsewhere: it may take a while.
 fn begin_write(path: PathBuf) -> Receiver<io::Result<()>> {
@@ -55,7 +58,8 @@ fn a_vmds_that_is_stopped_while_nobody_waits_is_left_alone() {
     // Another tenant comes and goes meanwhile; longer than it would take to find this one silent.
     let other = world.mounted("bob");
     fs::write(other.join("file"), "written").unwrap();
-    thread::sleep(Duration::from_secs(16));
+    let since = Instant::now();
+    wait_until("it would have been noticed", BOUND, || since.elapsed() > NOTICED_WITHIN);
     assert!(stopped.is_alive());
     stopped.signal(Signal::CONT);
     fs::write(dir.join("file"), "written").unwrap();
@@ -103,11 +107,11 @@ fn programs_that_wait_for_a_vmds_that_cannot_be_started_get_an_error_and_the_mou
     let world = World::start(tests::Binaries { vmds: program.clone(), ..binaries() });
     let dir = world.mounted("alice");
     fs::write(dir.join("before"), "before").unwrap();
-    let good = scratch.path().join("good");
+    let (vmds, good) = (world.vmds(), scratch.path().join("good"));
     fs::rename(&program, &good).unwrap();
     fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    world.vmds().kill();
+    vmds.kill();
     let error = begin_write(dir.join("file")).recv_timeout(BOUND).expect("programs wait for ever");
     error.expect_err("nobody was there to write it");
     fs::rename(&good, &program).unwrap();

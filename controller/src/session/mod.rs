@@ -8,6 +8,7 @@
 
 mod coherence;
 mod files;
+mod inflight;
 mod mutate;
 mod query;
 mod recovery;

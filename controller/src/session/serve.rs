@@ -14,6 +14,7 @@ use address_map::wire::{
 };
 use thiserror::Error;
 
+use super::inflight::{InFlight, Unanswered};
 use super::scope::Scope;
 use super::{DataPlane, Forgettable, Session, Touched};
 use crate::pool::BackingFile;
@@ -24,6 +25,9 @@ const SEND_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a VMDS waits until what its predecessor has asked for has come to an end: as long as a VMDS waits for any
 /// answer.
 const TURN_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long it may take until one of too many requests without a reply has one.
+const REPLIES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why a conversation ended early.
 #[derive(Debug, Error)]
@@ -49,6 +53,9 @@ pub enum ServeError {
     /// What its predecessor had asked for has not come to an end.
     #[error("what the VMDS before has asked for is still under way after {} s", TURN_WITHIN.as_secs())]
     NoTurn,
+    /// Requests beyond the bound were sent, and those before do not come to an end.
+    #[error("too many requests without a reply")]
+    TooMany,
     /// A second greeting.
     #[error("the VMDS said hello twice")]
     SecondHello,
@@ -192,6 +199,8 @@ impl DataPlane {
         socket: &Arc<FrameSocket>,
         buffer: &mut Vec<u8>,
     ) -> Result<(), ServeError> {
+        let in_flight = InFlight::default();
+        let one_more = || in_flight.one_more(REPLIES_WITHIN).ok_or(ServeError::TooMany);
         while let Some((message, _descriptor)) = socket.receive::<ToController>(buffer)? {
             match message {
                 ToController::Held { node, write, backing } => self.held(session, node, write, backing),
@@ -202,16 +211,21 @@ impl DataPlane {
                     self.release_lease(session, node);
                 }
                 ToController::Request { id, call } => {
+                    let unanswered = one_more()?;
                     self.recovery.wait();
                     match call {
-                        Call::Sync { node } => self.sync_then_reply(session, socket, id, node),
-                        call => self.reply(session, socket, id, self.answer(session, call, None)),
+                        Call::Sync { node } => self.sync_then_reply(session, socket, id, node, unanswered),
+                        call => {
+                            let outcome = self.answer(session, call, None);
+                            self.reply(session, socket, id, outcome, unanswered);
+                        }
                     }
                 }
                 ToController::Change { id, origin, call } => {
+                    let unanswered = one_more()?;
                     self.recovery.wait();
                     let outcome = self.change(session, origin, call);
-                    self.reply(session, socket, id, outcome);
+                    self.reply(session, socket, id, outcome, unanswered);
                 }
                 ToController::Hello(_) => return Err(ServeError::SecondHello),
             }
@@ -277,7 +291,14 @@ impl DataPlane {
     }
 
     /// Replies; a change that others may have copies of is acknowledged when those are gone.
-    fn reply(&self, session: &Arc<Session>, link: &Arc<FrameSocket>, id: u64, outcome: Result<Outcome>) {
+    fn reply(
+        &self,
+        session: &Arc<Session>,
+        link: &Arc<FrameSocket>,
+        id: u64,
+        outcome: Result<Outcome>,
+        unanswered: Unanswered,
+    ) {
         match outcome {
             Err(error) => {
                 log_failure(session, &error);
@@ -288,14 +309,24 @@ impl DataPlane {
             }
             Ok(Outcome { answer, descriptor, touched, slot, tenant, forget }) => {
                 let (author, link) = (session.clone(), link.clone());
-                let done = Box::new(move || author.reply(&link, id, Ok(answer), descriptor));
+                let done = Box::new(move || {
+                    author.reply(&link, id, Ok(answer), descriptor);
+                    drop(unanswered);
+                });
                 self.hub.invalidate((session.id, slot), tenant, &touched, forget, done);
             }
         }
     }
 
     /// Durability takes a while: it is awaited elsewhere, and other requests go on.
-    fn sync_then_reply(&self, session: &Arc<Session>, link: &Arc<FrameSocket>, id: u64, node: NodeId) {
+    fn sync_then_reply(
+        &self,
+        session: &Arc<Session>,
+        link: &Arc<FrameSocket>,
+        id: u64,
+        node: NodeId,
+        unanswered: Unanswered,
+    ) {
         match self.prepare_sync(session, node) {
             Err(error) => {
                 log_failure(session, &error);
@@ -313,6 +344,7 @@ impl DataPlane {
                         durable.map(|()| Answer::Done).map_err(|error| error.refusal()),
                         None,
                     );
+                    drop(unanswered);
                 });
             }
         }

@@ -18,6 +18,7 @@ use address_map::wire::{
     Stale, ToController, ToVmds,
 };
 
+use super::inflight::UNANSWERED_MAX;
 use super::{DataPlane, MountControl, Replaced, Session};
 use crate::map_service::PlaneServices;
 use crate::pool::Pools;
@@ -326,6 +327,36 @@ fn a_silent_vmds_delays_others_no_longer_than_the_deadline_and_is_cut_off() {
     assert!(began.elapsed() < Duration::from_secs(10));
     assert!(matches!(bob.receive(), ToVmds::Stale { .. }));
     assert!(bob.socket.receive::<ToVmds>(&mut Vec::new()).unwrap().is_none());
+}
+
+#[test]
+fn only_so_many_requests_of_one_vmds_are_without_a_reply() {
+    let world = World::new();
+    // The second mount hears of every change of the first, and answers nothing.
+    let (hostile, accomplice) = (world.connect(ALICE), world.connect(ALICE));
+    let change = AttrChange { mode: Some(0o700), ..AttrChange::default() };
+    let call = Call::Setattr { node: NodeId::ROOT, caller: CALLER, change };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for id in 0..4 * UNANSWERED_MAX as u64 {
+                let asked = hostile.socket.send(&ToController::Request { id, call: call.clone() }, None);
+                if asked.is_err() {
+                    break;
+                }
+            }
+        });
+        scope.spawn(|| {
+            for _ in 0..4 * UNANSWERED_MAX {
+                assert!(matches!(hostile.receive(), ToVmds::Reply { .. }));
+            }
+        });
+        // Until it is cut off for its silence: then the first changes are answered, and not before.
+        let mut heard = 0;
+        while accomplice.socket.receive::<ToVmds>(&mut Vec::new()).unwrap().is_some() {
+            heard += 1;
+        }
+        assert!((1..=UNANSWERED_MAX).contains(&heard), "{heard} changes were under way");
+    });
 }
 
 #[test]
