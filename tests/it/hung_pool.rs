@@ -18,8 +18,6 @@ use tests::{FarDirectory, Hanging, Hangs, World, wait_until};
 
 use crate::help::{SOON, assert_errno, binaries, names};
 
-/// How long the controller and the VMDSes wait for a pool.
-const CONFIG: &str = "pool_timeout = '1s'\nshards = 1\n";
 /// After this long something is not bounded. The pool hangs for longer.
 const BOUND: Duration = Duration::from_secs(100);
 const CHUNK: usize = 64 * 1024;
@@ -33,9 +31,15 @@ struct Setup {
 impl Setup {
     #[track_caller]
     fn new() -> Self {
+        Self::with_timeout("1s")
+    }
+
+    #[track_caller]
+    fn with_timeout(pool_timeout: &str) -> Self {
         let far = FarDirectory::mount();
         let config = far.path().with_file_name("config.toml");
-        fs::write(&config, CONFIG).unwrap();
+        // One shard for all: what locks it locks everybody out.
+        fs::write(&config, format!("pool_timeout = '{pool_timeout}'\nshards = 1\n")).unwrap();
         let world = World::start_with(binaries(), &["--config", config.to_str().unwrap()]);
         world.ctl(&["pool", "add", "far", "--posix", far.path().to_str().unwrap()]);
         Self { world, far }
@@ -193,22 +197,36 @@ fn whoever_uses_another_pool_notices_nothing() {
         .flat_map(|file| (0..8).map(|_| file.try_clone().unwrap()))
         .map(|file| begin("read", move || read_chunk(&file, 2).map(drop)))
         .collect();
-    // The last handle is closed while the pool hangs: the shard is everybody's.
-    let closed = write_later(&hit);
     for dir in [&other, &metered] {
         let dir = dir.clone();
         begin("another pool", move || works(&dir)).within_bound();
     }
     reads.into_iter().for_each(Pending::fails);
-    closed.within_bound();
     drop(hanging);
     setup.world.ctl(&["check"]);
 }
 
-/// Makes a file and closes it, while the pool does not answer.
-fn write_later(dir: &Path) -> Pending<()> {
-    let path = dir.join("late");
-    begin("create", move || drop(fs::write(path, "late")))
+#[test]
+fn closing_and_cutting_files_on_a_hung_pool_locks_nobody_out() {
+    // Longer than anybody here waits: the controller is at it all the time.
+    let setup = Setup::with_timeout("10m");
+    let hit = setup.tenant("hit", &["--pool", "far"]);
+    let second = setup.tenant("second", &["--pool", "far"]);
+    let other = setup.tenant("other", &[]);
+    let (closed, cut) = (write_file(&hit.join("closed")), write_file(&second.join("cut")));
+    let hanging = setup.far.hang(Hangs::Everything);
+    // Each asks the pool, for a size or for a change of it, and has to note the answer in the one shard.
+    begin("close", move || drop(closed)).within_bound();
+    let cutting = begin("cut", move || cut.set_len(1));
+    let dir = other.clone();
+    begin("another pool", move || works(&dir)).within_bound();
+    drop(hanging);
+    cutting.within_bound().unwrap();
+    assert_eq!(fs::read(second.join("cut")).unwrap(), [0]);
+    wait_until("the closed file has its size", SOON, || {
+        fs::metadata(hit.join("closed")).is_ok_and(|closed| closed.len() == 3 * CHUNK as u64)
+    });
+    setup.world.ctl(&["check"]);
 }
 
 #[test]

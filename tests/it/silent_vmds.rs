@@ -120,3 +120,37 @@ fn programs_that_wait_for_a_vmds_that_cannot_be_started_get_an_error_and_the_mou
     assert!(message(&world).contains("no VMDS answered"), "{}", message(&world));
     world.vmds();
 }
+
+#[test]
+fn a_mount_whose_vmds_takes_its_time_holds_up_no_other() {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    let (program, slow, slowed) = (at("vmds"), at("slow"), at("slowed"));
+    // The one that finds the file waits until it is removed at its new place.
+    let script = format!(
+        "#!/bin/sh\n/bin/mv {0}/slow {0}/slowed 2>/dev/null && while [ -e {0}/slowed ]; do /bin/sleep 0.1; done\n\
+         exec {1} \"$@\"\n",
+        scratch.path().display(),
+        binaries().vmds.display()
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let world = World::start(tests::Binaries { vmds: program, ..binaries() });
+    world.tenant("slow");
+    let quick = world.mounted("quick");
+    fs::write(&slow, "").unwrap();
+    let dir = world.mount_point("slow");
+    fs::create_dir_all(&dir).unwrap();
+    let mut mounting = world.ctl_command(&["mount", "slow", dir.to_str().unwrap()]);
+    let mut mounting = mounting.spawn().unwrap();
+    wait_until("its VMDS is being started", SOON, || slowed.exists());
+    // Everybody else is served while it is waited for.
+    world.ctl(&["status"]);
+    world.mounted("later");
+    world.ctl(&["umount", quick.to_str().unwrap()]);
+    assert!(mounting.try_wait().unwrap().is_none(), "it was to be slow");
+    fs::remove_file(&slowed).unwrap();
+    assert!(mounting.wait().unwrap().success());
+    fs::write(dir.join("file"), "written").unwrap();
+}
