@@ -36,18 +36,18 @@ const FINISHED: u8 = 1;
 const WRITTEN_OFF: u8 = 2;
 
 /// Calls with a deadline. See the module.
-pub(super) struct Deadline {
+pub(crate) struct Deadline {
     patience: Duration,
     hung: Arc<AtomicUsize>,
 }
 
 impl Deadline {
-    pub(super) fn new(patience: Duration) -> Self {
+    pub(crate) fn new(patience: Duration) -> Self {
         Self { patience, hung: Arc::default() }
     }
 
     /// Makes a call; one that is late is an error, and goes on without anybody waiting for it.
-    pub(super) fn call<T: Send + 'static>(
+    pub(crate) fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {

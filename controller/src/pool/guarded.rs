@@ -18,6 +18,8 @@ pub struct PosixPool {
     host: String,
     directory: Arc<Directory>,
     deadline: Deadline,
+    /// Of trees, which takes long without anything being wrong.
+    removals: Deadline,
     local: bool,
     passthrough: bool,
 }
@@ -32,7 +34,9 @@ impl PosixPool {
             let local = is_local(directory.root())?;
             Ok((Arc::new(directory), local))
         })?;
-        Ok(Self { path, host, directory, deadline, local, passthrough: local || remote.passthrough })
+        let removals = Deadline::new(remote.patience);
+        let passthrough = local || remote.passthrough;
+        Ok(Self { path, host, directory, deadline, removals, local, passthrough })
     }
 
     /// Where it is.
@@ -71,12 +75,15 @@ impl PosixPool {
         self.call(key, Directory::remove_object)
     }
 
-    /// Deletes everything below a key, however long it takes; it need not exist.
+    /// Deletes everything below a key; it need not exist. Where that takes long on a file system that is not local, it is
+    /// an error, but goes on: whoever tries again finds less to do.
     pub fn remove_tree(&self, key: &str) -> io::Result<()> {
-        match std::fs::remove_dir_all(self.path.join(key)) {
+        let tree = self.path.join(key);
+        let remove = move || match std::fs::remove_dir_all(tree) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
-        }
+        };
+        if self.local { remove() } else { self.removals.call(remove) }
     }
 
     /// Its space.

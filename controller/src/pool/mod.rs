@@ -18,6 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
 pub use backing::BackingFile;
+pub(crate) use deadline::Deadline;
 pub use guarded::PosixPool;
 
 /// How long a call into a pool that is not local may take, unless told otherwise.
