@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -20,6 +20,8 @@ use crate::help::{SOON, assert_errno, binaries, names};
 
 /// After this long something is not bounded. The pool hangs for longer.
 const BOUND: Duration = Duration::from_secs(100);
+/// Longer than it takes to notice that a VMDS gives no sign of life.
+const NOTICED_WITHIN: Duration = Duration::from_secs(20);
 const CHUNK: usize = 64 * 1024;
 
 /// A controller with a pool `far` that can hang. Dropped, it ends before its pool is unmounted.
@@ -227,6 +229,34 @@ fn closing_and_cutting_files_on_a_hung_pool_locks_nobody_out() {
         fs::metadata(hit.join("closed")).is_ok_and(|closed| closed.len() == 3 * CHUNK as u64)
     });
     setup.world.ctl(&["check"]);
+}
+
+#[test]
+fn no_vmds_is_replaced_because_the_controller_waits_for_a_pool_on_its_behalf() {
+    let setup = Setup::with_timeout("10m");
+    let owner = setup.tenant("owner", &["--pool", "far"]);
+    fs::create_dir(owner.join("shared")).unwrap();
+    fs::write(owner.join("shared/file"), "contents").unwrap();
+    let before = setup.world.vmds();
+    let grantee = setup.tenant("grantee", &[]);
+    let after: Vec<_> = setup.world.vmdses();
+    setup.world.ctl(&["share", "grant", "--rw", "owner:/shared", "grantee:/shared"]);
+    assert_eq!(names(&grantee.join("shared")), ["file"]);
+    let hanging = setup.far.hang(Hangs::Everything);
+    let path = grantee.join("shared/file");
+    let opening = begin("open", move || fs::read(path));
+    // What the grantee has seen changes, again and again; its VMDS has to say that it has forgotten, and be heard.
+    let (at, since) = (owner.join("shared"), Instant::now());
+    begin("changes", move || {
+        while since.elapsed() < NOTICED_WITHIN {
+            fs::create_dir(at.join("new")).unwrap();
+            fs::remove_dir(at.join("new")).unwrap();
+        }
+    })
+    .within_bound();
+    drop(hanging);
+    assert_eq!(opening.within_bound().unwrap(), b"contents");
+    assert!(after.contains(&before) && after.iter().all(|vmds| vmds.is_alive()), "{}", setup.world.log());
 }
 
 #[test]

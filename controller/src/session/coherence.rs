@@ -268,6 +268,16 @@ impl Hub {
         }
     }
 
+    /// Hears those who are awaited, also while requests of theirs take long. To be called a few times a second.
+    pub fn hear(&self) {
+        let mut awaited: HashSet<SessionId> = self.signs.lock().values().map(|sign| sign.session).collect();
+        awaited.extend(self.fences.lock().values().flat_map(|fence| fence.waiting.iter().copied()));
+        for id in awaited {
+            let Some(member) = self.members.read().get(&id).cloned() else { continue };
+            member.session.heard().into_iter().for_each(|fence| self.acknowledge(fence, id));
+        }
+    }
+
     /// Ends fences that are overdue and cuts off who did not answer. To be called a few times a second.
     pub fn expire_fences(&self) {
         let now = Instant::now();

@@ -8,6 +8,7 @@
 
 mod coherence;
 mod files;
+mod inbox;
 mod inflight;
 mod mutate;
 mod query;
@@ -43,6 +44,7 @@ use crate::share::Grants;
 use crate::sweeper::{self, Sweeper};
 
 pub use coherence::Hub;
+use inbox::Inbox;
 pub use recovery::Recovery;
 use settle::Unsettled;
 
@@ -82,6 +84,8 @@ pub struct Session {
     mount: MountEpoch,
     control: Arc<dyn MountControl>,
     link: Mutex<Option<Arc<FrameSocket>>>,
+    /// What has come over the link.
+    inbox: Mutex<Option<Arc<Inbox>>>,
     /// Held while the requests of one VMDS are carried out.
     talking: Mutex<()>,
 }
@@ -180,7 +184,8 @@ impl DataPlane {
             options,
             mount,
             control,
-            link: Mutex::new(None),
+            link: Mutex::default(),
+            inbox: Mutex::default(),
             talking: Mutex::default(),
         });
         self.hub.join(&session);

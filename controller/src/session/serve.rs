@@ -14,6 +14,7 @@ use address_map::wire::{
 };
 use thiserror::Error;
 
+use super::inbox::Inbox;
 use super::inflight::{InFlight, Unanswered};
 use super::scope::Scope;
 use super::{DataPlane, Forgettable, Session, Touched};
@@ -114,6 +115,12 @@ impl Session {
         self.control.replace_vmds();
     }
 
+    /// The invalidations that the VMDS has done and nobody has heard of yet, because a request of it takes long.
+    pub(super) fn heard(&self) -> Vec<u64> {
+        let inbox = self.inbox.lock().clone();
+        inbox.map(|inbox| inbox.read_ahead()).unwrap_or_default()
+    }
+
     /// Ends the link to a VMDS that is none any more.
     pub(crate) fn hang_up(&self) {
         if let Some(link) = self.link.lock().take() {
@@ -182,10 +189,13 @@ impl DataPlane {
         if generation > 1 {
             self.leases.inherit(session.id);
         }
+        let inbox = Arc::new(Inbox::new(socket.clone()));
+        *session.inbox.lock() = Some(inbox.clone());
         *session.link.lock() = Some(socket.clone());
         self.hub.connected(session);
-        let outcome = self.talk(session, &socket, &mut buffer);
+        let outcome = self.talk(session, &socket, &inbox);
         self.recovery.resumed(session.id);
+        *session.inbox.lock() = None;
         session.disconnected(&socket);
         if outcome.is_err() {
             session.cut_off();
@@ -197,11 +207,11 @@ impl DataPlane {
         self: &Arc<Self>,
         session: &Arc<Session>,
         socket: &Arc<FrameSocket>,
-        buffer: &mut Vec<u8>,
+        inbox: &Inbox,
     ) -> Result<(), ServeError> {
         let in_flight = InFlight::default();
         let one_more = || in_flight.one_more(REPLIES_WITHIN).ok_or(ServeError::TooMany);
-        while let Some((message, _descriptor)) = socket.receive::<ToController>(buffer)? {
+        while let Some(message) = inbox.next()? {
             match message {
                 ToController::Held { node, write, backing } => self.held(session, node, write, backing),
                 ToController::Resumed => self.recovery.resumed(session.id),
