@@ -13,7 +13,7 @@ use crate::agent::Agent;
 use crate::config::Config;
 use crate::logging::chain;
 use crate::map_service::PlaneServices;
-use crate::pool::Pools;
+use crate::pool::{Pools, RemoteUse};
 use crate::resource::{Pool, Tenant};
 use crate::services::Services;
 use crate::session::DataPlane;
@@ -43,13 +43,13 @@ pub fn assemble(config: &Config) -> anyhow::Result<(Services, Arc<dyn Engine>)> 
     let map = AddressMap::new(shards, Arc::new(SystemClock));
     // One store, one journal: one committer serves all shards.
     let committer = Committer::new(system.clone());
-    let plane =
-        DataPlane::start(map, Pools::new(config.pool_timeout), committer).context("cannot start a thread")?;
+    let remote = RemoteUse { patience: config.pool_timeout, passthrough: config.remote_passthrough };
+    let plane = DataPlane::start(map, Pools::new(remote), committer).context("cannot start a thread")?;
     let services = Arc::new(PlaneServices::new(plane.clone(), config.state_dir.join("staging")));
     restore(&system, &plane, &services).context("cannot read what was served before")?;
     let agent = Agent::new(plane, config.vmds.clone(), &config.run_dir)
         .with_context(|| format!("cannot clean up in {}", config.run_dir.display()))?;
-    Ok((Services { map: services.clone(), mounts: Arc::new(agent), pools: services }, system))
+    Ok((Services { map: services.clone(), mounts: agent, pools: services }, system))
 }
 
 /// Opens the pools and finds the tenants that were there before. Mounts of a predecessor are taken over at once, and

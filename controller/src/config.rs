@@ -39,6 +39,8 @@ pub struct Config {
     pub shards: u16,
     /// How long a call into a pool that is not on a local disk may take.
     pub pool_timeout: Duration,
+    /// Files of such pools are passed through by the kernel.
+    pub remote_passthrough: bool,
 }
 
 impl Config {
@@ -137,7 +139,9 @@ fn resolve(given: Given, file: Option<(&Path, &str)>, program: &Path) -> Result<
     }
     let shards = file.shards.unwrap_or(DEFAULT_SHARDS);
     let pool_timeout = file.pool_timeout.unwrap_or(DEFAULT_PATIENCE);
-    let config = Config { state_dir, run_dir, default_pool, vmds, log, shards, pool_timeout };
+    let remote_passthrough = file.remote_passthrough.unwrap_or(false);
+    let config =
+        Config { state_dir, run_dir, default_pool, vmds, log, shards, pool_timeout, remote_passthrough };
     if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
 }
 
@@ -151,9 +155,10 @@ struct File {
     log: Option<String>,
     shards: Option<u16>,
     pool_timeout: Option<Duration>,
+    remote_passthrough: Option<bool>,
 }
 
-const KEYS: &str = "state_dir, run_dir, default_pool, vmds, log, shards, pool_timeout";
+const KEYS: &str = "state_dir, run_dir, default_pool, vmds, log, shards, pool_timeout, remote_passthrough";
 
 impl File {
     fn parse(path: &Path, text: &str, errors: &mut Vec<String>) -> Self {
@@ -174,6 +179,7 @@ impl File {
                 "log" => text_of(&value).map(|text| file.log = Some(text.to_owned())),
                 "shards" => shards_of(&value).map(|shards| file.shards = Some(shards)),
                 "pool_timeout" => time_of(&value).map(|time| file.pool_timeout = Some(time)),
+                "remote_passthrough" => flag_of(&value).map(|flag| file.remote_passthrough = Some(flag)),
                 _ => Err(format!("unknown setting; known are {KEYS}")),
             };
             if let Err(error) = wrong {
@@ -191,6 +197,10 @@ fn text_of(value: &Value) -> Result<&str, String> {
 fn set_path(setting: &mut Option<PathBuf>, value: &Value) -> Result<(), String> {
     *setting = Some(PathBuf::from(text_of(value)?));
     Ok(())
+}
+
+fn flag_of(value: &Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| format!("true or false is needed, not {}", value.type_str()))
 }
 
 fn time_of(value: &Value) -> Result<Duration, String> {
@@ -220,7 +230,7 @@ mod tests {
         assert_eq!(config.socket(), Path::new("/run/vmds/api.sock"));
         assert_eq!(config.vmds, Path::new("/usr/bin/vmds"));
         assert_eq!((config.shards, config.log.as_str()), (16, "info"));
-        assert_eq!(config.pool_timeout, Duration::from_secs(30));
+        assert_eq!((config.pool_timeout, config.remote_passthrough), (Duration::from_secs(30), false));
     }
 
     #[test]
@@ -235,7 +245,7 @@ mod tests {
 
     #[test]
     fn all_errors_are_told_together() {
-        let text = "run_dir = 7\nstate_dir = 'here'\nshards = 0\npool_timeout = '0s'\nlog = 'loud=x=y'\ncolour = 'red'";
+        let text = "run_dir = 7\nstate_dir = 'here'\nshards = 0\npool_timeout = '0s'\nremote_passthrough = 'no'\nlog = 'loud=x=y'\ncolour = 'red'";
         let errors = resolve_text(Given { vmds: Some("vmds".into()), ..Given::default() }, text).unwrap_err();
         let told = errors.to_string();
         for part in [
@@ -244,6 +254,7 @@ mod tests {
             "state_dir: 'here' is not a full path",
             "shards in c.toml: a number from 1 to 1024",
             "pool_timeout in c.toml: a time like '30s' is needed",
+            "remote_passthrough in c.toml: true or false is needed, not string",
             "log: 'loud=x=y' is not a log filter",
             "colour in c.toml: unknown setting; known are",
             "vmds: 'vmds' is not a full path",

@@ -19,6 +19,7 @@ fn run(plane: &Weak<DataPlane>) {
     loop {
         std::thread::sleep(TICK);
         let Some(plane) = plane.upgrade() else { return };
+        plane.hub.hear();
         plane.hub.expire_fences();
     }
 }

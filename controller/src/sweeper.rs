@@ -1,4 +1,5 @@
-//! Deleting the objects of deleted files: soon, in batches, on a thread of its own.
+//! Deleting the objects of deleted files: soon, in batches, on a thread of its own. It also settles, in its rounds, files
+//! whose pool did not answer when they were closed.
 //!
 //! What is to be deleted is noted in the map by the transaction that removes the file, so nothing is forgotten when
 //! the process dies; what is sent here is only a hint that spares looking for it.
@@ -91,6 +92,7 @@ fn run(plane: &Weak<DataPlane>, hints: &Receiver<Hint>) {
         }
         if last_round.elapsed() >= ROUND_EVERY {
             last_round = Instant::now();
+            plane.settle_what_is_left();
             plane.map.tenants().into_iter().flat_map(|tenant| plane.map.tree(tenant)).for_each(|tree| {
                 plane.sweep(&tree);
             });

@@ -4,6 +4,7 @@
 //! Everything here may be used by benchmarks too. It never looks into the insides of the processes it starts: it
 //! knows their command lines, `/proc` and the mounts.
 
+mod far;
 mod fixture;
 mod load;
 mod mounts;
@@ -13,6 +14,7 @@ mod snapshot;
 mod wait;
 mod world;
 
+pub use far::{FarDirectory, Hanging, Hangs};
 pub use fixture::{Random, tree};
 pub use load::{
     Loads, Pauses, Pulse, Stop, changes_beside, databases, fill, full, held_locks, listings, mapped_file,

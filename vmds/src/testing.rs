@@ -53,12 +53,12 @@ pub(crate) fn file(bytes: &[u8]) -> OwnedFd {
 
 /// A leased descriptor of a file with these bytes.
 pub(crate) fn held(bytes: &[u8], write: bool) -> Held {
-    Held::new(file(bytes), Lease { write, backing: None, floating: false })
+    Held::new(file(bytes), Lease { write, backing: None, floating: false, remote: false })
 }
 
 /// A leased descriptor of an empty file.
 pub(crate) fn held_as(write: bool, backing: Option<u32>) -> Held {
-    Held::new(file(b""), Lease { write, backing, floating: false })
+    Held::new(file(b""), Lease { write, backing, floating: false, remote: false })
 }
 
 /// The controller's end of a connection.
@@ -75,7 +75,13 @@ impl FakeController {
 
     /// How tests want their mounts.
     pub(crate) fn options() -> SessionOptions {
-        SessionOptions { ttl_ms: 60_000, cache_entries: 1024, leases_max: 16, metered: false }
+        SessionOptions {
+            ttl_ms: 60_000,
+            cache_entries: 1024,
+            leases_max: 16,
+            metered: false,
+            pool_timeout_ms: 60_000,
+        }
     }
 
     /// Opens a session over a new pair of sockets.

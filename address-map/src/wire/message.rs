@@ -152,6 +152,8 @@ pub struct SessionOptions {
     pub leases_max: u32,
     /// The tenant has a quota of bytes: writes are seen by the VMDS instead of passing straight to the file.
     pub metered: bool,
+    /// How long a request may wait for a backing file that is not on a local file system, milliseconds.
+    pub pool_timeout_ms: u64,
 }
 
 /// What a VMDS asks for. Mutations answer with the attributes as they are afterwards.
@@ -530,6 +532,8 @@ pub struct Lease {
     /// The file belongs to an object store and is only being written here: the descriptor is good until the inode
     /// changes or the last writer has closed it, and each closing of a writer is a [`Call::Flush`].
     pub floating: bool,
+    /// The file is not on a local file system: any call on it may wait for another machine.
+    pub remote: bool,
 }
 
 /// One entry of a directory.

@@ -69,10 +69,11 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn lease() -> impl Strategy<Value = Lease> {
-    (any::<[bool; 2]>(), any::<Option<u32>>()).prop_map(|([write, floating], backing)| Lease {
+    (any::<[bool; 3]>(), any::<Option<u32>>()).prop_map(|([write, floating, remote], backing)| Lease {
         write,
         backing,
         floating,
+        remote,
     })
 }
 
@@ -231,12 +232,13 @@ fn stale() -> impl Strategy<Value = Stale> {
 }
 
 fn welcome() -> impl Strategy<Value = ToVmds> {
-    let options = (any::<u64>(), any::<[u32; 2]>(), any::<bool>()).prop_map(
-        |(ttl_ms, [cache_entries, leases_max], metered)| SessionOptions {
+    let options = (any::<[u64; 2]>(), any::<[u32; 2]>(), any::<bool>()).prop_map(
+        |([ttl_ms, pool_timeout_ms], [cache_entries, leases_max], metered)| SessionOptions {
             ttl_ms,
             cache_entries,
             leases_max,
             metered,
+            pool_timeout_ms,
         },
     );
     (any::<u16>(), any::<String>(), any::<u32>(), options).prop_map(

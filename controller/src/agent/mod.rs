@@ -1,7 +1,9 @@
 //! The agent: what must be done as root on the node. It mounts, keeps the connection to the kernel for the life of
 //! the mount, starts and replaces VMDSes, and registers files for passthrough. It never looks at tenants' bytes.
 
+mod connections;
 mod device;
+mod health;
 mod holders;
 mod mountpoint;
 mod passthrough;
@@ -9,6 +11,7 @@ mod record;
 mod server;
 mod spawn;
 mod supervise;
+mod table;
 
 use std::collections::HashMap;
 use std::io;
@@ -29,6 +32,7 @@ use passthrough::Control;
 use record::{MountRecord, Records};
 use server::Server;
 use supervise::{Parts, StartError, TenantMount};
+use table::{Claim, Table};
 
 /// VMDSes run as this uid plus the tenant's number: far from the users of any directory service.
 const VMDS_UID_BASE: u32 = 1_900_000_000;
@@ -44,15 +48,17 @@ pub struct Agent {
     plane: Arc<DataPlane>,
     program: PathBuf,
     records: Arc<Records>,
-    mounts: Mutex<HashMap<TenantId, Arc<TenantMount>>>,
+    mounts: Table,
+    /// Why mounts were given up, by tenant, until they are made anew.
+    given_up: Mutex<HashMap<TenantId, String>>,
 }
 
 impl Agent {
     /// An agent that starts `program` as VMDS and remembers its mounts in `run_dir`. Mounts left by a predecessor are
     /// taken over if their VMDSes live, and taken away if not.
-    pub fn new(plane: Arc<DataPlane>, program: PathBuf, run_dir: &Path) -> io::Result<Self> {
+    pub fn new(plane: Arc<DataPlane>, program: PathBuf, run_dir: &Path) -> io::Result<Arc<Self>> {
         let records = Arc::new(Records::open(run_dir.join("mounts"))?);
-        let agent = Self { plane, program, records, mounts: Mutex::default() };
+        let agent = Self { plane, program, records, mounts: Table::default(), given_up: Mutex::default() };
         for (path, record) in agent.records.all()? {
             match record {
                 Ok(record) => agent.take_over(&record),
@@ -62,6 +68,8 @@ impl Agent {
                 }
             }
         }
+        let agent = Arc::new(agent);
+        health::start(&agent)?;
         Ok(agent)
     }
 
@@ -71,7 +79,9 @@ impl Agent {
         match self.adopt(record) {
             Ok(mount) => {
                 tracing::info!(%tenant, pid = record.pid, "took over a mount");
-                self.mounts.lock().insert(TenantId(record.tenant), mount);
+                if let Some(claim) = self.mounts.claim(TenantId(record.tenant)) {
+                    claim.insert(mount);
+                }
             }
             Err(error) => {
                 tracing::warn!(%tenant, error = %chain(&*error), "cannot take over a mount; taking it away");
@@ -91,7 +101,7 @@ impl Agent {
         let (server, device, link) = Server::adopt(record.pid, record.started)?;
         let device = Arc::new(device);
         let control = Arc::new(Control::new(device.clone()));
-        let options = session_options(record.metered);
+        let options = self.session_options(record.metered);
         let epoch = MountEpoch(record.epoch);
         let session =
             self.plane.begin_session(tenant, &record.tenant_name, options, epoch, control.clone())?;
@@ -105,6 +115,16 @@ impl Agent {
         control.is_for(&mount);
         self.remember(tenant, &mount, record.metered);
         Ok(mount)
+    }
+
+    fn session_options(&self, metered: bool) -> SessionOptions {
+        SessionOptions {
+            ttl_ms: TTL_MS,
+            cache_entries: VMDS_CACHE_ENTRIES,
+            leases_max: VMDS_LEASES_MAX,
+            metered,
+            pool_timeout_ms: u64::try_from(self.plane.pools.patience().as_millis()).unwrap_or(u64::MAX),
+        }
     }
 
     /// What a mount is made of, but for the kernel's first request.
@@ -136,9 +156,8 @@ impl Agent {
     }
 
     fn mount_on(&self, order: &MountOrder) -> Result<Arc<TenantMount>, ServiceError> {
-        let mut mounts = self.mounts.lock();
-        if let Some(mount) = mounts.get(&order.tenant) {
-            let mount = mount.clone();
+        let claim = self.claim(order.tenant)?;
+        if let Some(mount) = claim.mount() {
             if !mount.dirs.lock().contains(&order.dir) {
                 self.bind(&mount, order)?;
             }
@@ -146,8 +165,43 @@ impl Agent {
         }
         let target = MountPoint::open(order)?;
         let mount = self.first_mount(order, &target)?;
-        mounts.insert(order.tenant, mount.clone());
+        claim.insert(mount.clone());
         Ok(mount)
+    }
+
+    fn claim(&self, tenant: TenantId) -> Result<Claim<'_>, ServiceError> {
+        self.mounts.claim(tenant).ok_or_else(|| {
+            ServiceError::Unavailable(
+                "somebody else is mounting or unmounting the tenant just now; try again".into(),
+            )
+        })
+    }
+
+    /// All mounts.
+    fn all_mounts(&self) -> Vec<Arc<TenantMount>> {
+        self.mounts.all().into_iter().map(|(_, mount)| mount).collect()
+    }
+
+    /// A mount whose connection to the kernel has been ended: it is cleaned up, and made anew by whoever wants it.
+    fn abandon(&self, mount: &Arc<TenantMount>) {
+        let tenant = mount.session().tenant();
+        // Whoever has it is mounting or unmounting it; the next look comes soon.
+        let Some(claim) = self.mounts.claim(tenant) else { return };
+        if !claim.mount().is_some_and(|current| Arc::ptr_eq(&current, mount)) {
+            return;
+        }
+        mount.expect_end();
+        for dir in mount.dirs.lock().drain(..) {
+            if let Err(error) = detach_vmds(&dir) {
+                tracing::error!(dir = %dir.display(), %error, "cannot unmount");
+            }
+        }
+        let why = "no VMDS answered; the connection was ended and programs that waited got errors";
+        self.given_up.lock().insert(tenant, why.to_owned());
+        self.records.remove(tenant.0);
+        claim.remove();
+        mount.kill();
+        self.end(mount.clone(), true);
     }
 
     /// Another directory of a tenant that is mounted already shows the same file system: one cache, one VMDS.
@@ -166,7 +220,7 @@ impl Agent {
             ServiceError::Unavailable(format!("/dev/fuse cannot be opened ({error}); load the fuse module"))
         })?);
         let control = Arc::new(Control::new(device.clone()));
-        let options = session_options(order.metered);
+        let options = self.session_options(order.metered);
         let epoch = random_epoch().map_err(internal)?;
         let session =
             self.plane.begin_session(order.tenant, &order.tenant_name, options, epoch, control.clone());
@@ -183,6 +237,9 @@ impl Agent {
         match mounted {
             Ok(mount) => {
                 control.is_for(&mount);
+                if let Some(why) = self.given_up.lock().remove(&order.tenant) {
+                    mount.note(why);
+                }
                 mount.dirs.lock().push(order.dir.clone());
                 self.remember(order.tenant, &mount, order.metered);
                 mountpoint::raise_read_ahead(&order.dir);
@@ -221,15 +278,12 @@ impl MountService for Agent {
     }
 
     fn umount(&self, dir: &Path, lazy: bool) -> Result<(), ServiceError> {
-        let mut mounts = self.mounts.lock();
-        let Some((tenant, mount)) =
-            mounts.iter().find(|(_, mount)| mount.dirs.lock().iter().any(|d| d == dir))
-        else {
-            return Ok(());
-        };
-        let (tenant, mount) = (*tenant, mount.clone());
-        let mut dirs = mount.dirs.lock();
-        let last = dirs.len() == 1;
+        let Some(tenant) = self.mounts.on(dir) else { return Ok(()) };
+        let claim = self.claim(tenant)?;
+        let Some(mount) = claim.mount() else { return Ok(()) };
+        // Nobody else changes them, and whoever wants to see them does not wait for the kernel.
+        let left = mount.dirs.lock().iter().filter(|d| *d != dir).count();
+        let last = left == 0;
         if last {
             mount.expect_end();
         }
@@ -244,11 +298,10 @@ impl MountService for Agent {
                 return Err(busy(dir, &error));
             }
         }
-        dirs.retain(|d| d != dir);
-        drop(dirs);
+        mount.dirs.lock().retain(|d| d != dir);
         if last {
-            mounts.remove(&tenant);
-            drop(mounts);
+            claim.remove();
+            drop(claim);
             self.records.remove(tenant.0);
             self.end(mount, lazy);
         } else {
@@ -258,8 +311,7 @@ impl MountService for Agent {
     }
 
     fn upgrade(&self, tenant: TenantId) -> Result<(), ServiceError> {
-        let mount = self.mounts.lock().get(&tenant).cloned();
-        let mount = mount.ok_or_else(|| {
+        let mount = self.mounts.get(tenant).ok_or_else(|| {
             ServiceError::NotFound(
                 "the tenant is not mounted on this node; there is nothing to replace".into(),
             )
@@ -279,16 +331,15 @@ impl MountService for Agent {
     }
 
     fn observe(&self) -> Vec<MountObserved> {
-        let mounts = self.mounts.lock();
         let mut seen = Vec::new();
-        for (tenant, mount) in mounts.iter() {
-            seen.extend(mount.dirs.lock().iter().map(|dir| observed(*tenant, dir, mount)));
+        for (tenant, mount) in self.mounts.all() {
+            seen.extend(mount.dirs.lock().iter().map(|dir| observed(tenant, dir, &mount)));
         }
         seen
     }
 
     fn shutdown(&self) {
-        let (tenants, mounts): (Vec<_>, Vec<_>) = self.mounts.lock().drain().unzip();
+        let (tenants, mounts) = self.mounts.drain();
         for mount in &mounts {
             mount.expect_end();
             for dir in mount.dirs.lock().drain(..) {
@@ -307,10 +358,6 @@ impl MountService for Agent {
             self.end(mount, false);
         }
     }
-}
-
-fn session_options(metered: bool) -> SessionOptions {
-    SessionOptions { ttl_ms: TTL_MS, cache_entries: VMDS_CACHE_ENTRIES, leases_max: VMDS_LEASES_MAX, metered }
 }
 
 fn random_epoch() -> io::Result<MountEpoch> {

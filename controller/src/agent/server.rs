@@ -4,14 +4,27 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, ExitStatus};
+use std::time::Duration;
 
 use address_map::wire::{AtDoor, FrameSocket};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SendFlags;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal};
 
 use super::device;
 use super::spawn::{DOOR_OUTSIDE_FD, Inheritance, SERVING_FD, spawn};
+
+/// How long a VMDS that was killed may take to be gone before nobody waits for it any more.
+const LINGERS_AFTER: Duration = Duration::from_secs(2);
+
+/// How the wait for the end of a VMDS ended.
+pub(super) enum End {
+    /// It is gone. How it ended is known only of one that was started here.
+    Gone(Option<ExitStatus>),
+    /// It was killed, but a thread of it sits in the kernel, in a call on a file system that does not answer. No thread
+    /// of it runs a program any more, so its place is free.
+    Lingers,
+}
 
 /// A VMDS process. It is found by a descriptor of the process, never by its number alone.
 pub(super) struct Server {
@@ -94,8 +107,21 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until it has ended. How it ended is known only of one that was started here.
-    pub(super) fn wait(&mut self) -> io::Result<Option<ExitStatus>> {
+    /// Waits until it has ended, but not for long once `doomed` can be read: then it was killed.
+    pub(super) fn wait(&mut self, doomed: &OwnedFd) -> io::Result<End> {
+        let process = PollFd::from_borrowed_fd(self.process.as_fd(), PollFlags::IN);
+        let mut fds = [process, PollFd::new(doomed, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
+        let [process, _] = fds;
+        let deadline = Timespec::try_from(LINGERS_AFTER).map_err(io::Error::other)?;
+        match rustix::io::retry_on_intr(|| poll(&mut [process.clone()], Some(&deadline)))? {
+            0 => Ok(End::Lingers),
+            _ => self.wait_gone().map(End::Gone),
+        }
+    }
+
+    /// Waits until it is gone, however long it takes. How it ended is known only of one that was started here.
+    pub(super) fn wait_gone(&mut self) -> io::Result<Option<ExitStatus>> {
         if let Some(child) = &mut self.child {
             return child.wait().map(Some);
         }

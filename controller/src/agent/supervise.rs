@@ -3,17 +3,18 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use address_map::wire::FrameSocket;
 use parking_lot::{Condvar, Mutex};
+use rustix::event::{EventfdFlags, eventfd};
 use thiserror::Error;
 
 use super::device;
-use super::server::{self, Server};
+use super::health::Health;
+use super::server::{self, End, Server};
 use crate::logging::chain;
 use crate::session::{DataPlane, Replaced, Session};
 
@@ -89,6 +90,8 @@ struct State {
     process: Option<OwnedFd>,
     /// When it was started, in the kernel's ticks.
     started: u64,
+    /// Why it was ended.
+    killed_because: Option<&'static str>,
     /// A successor that waits for the word to begin.
     next: Option<Prepared>,
     /// The mount is being taken away.
@@ -115,6 +118,9 @@ pub(super) struct TenantMount {
     init_reply: OnceLock<Vec<u8>>,
     state: Mutex<State>,
     changed: Condvar,
+    /// Can be read once the process has been killed.
+    doomed: Arc<OwnedFd>,
+    pub health: Mutex<Health>,
     /// One replacement at a time.
     upgrading: Mutex<()>,
     /// Directories it is mounted on, in the order of mounting.
@@ -124,7 +130,7 @@ pub(super) struct TenantMount {
 impl TenantMount {
     /// A mount whose first VMDS serves when this returns.
     pub(super) fn start(parts: Parts) -> Result<Arc<Self>, StartError> {
-        let mount = Self::new(parts, 0, false);
+        let mount = Self::new(parts, 0, false)?;
         let first = mount.prepare()?;
         let first = mount.begin(first)?;
         mount.supervise_from(first)?;
@@ -139,7 +145,7 @@ impl TenantMount {
         generation: u32,
         init_reply: Vec<u8>,
     ) -> Result<Arc<Self>, StartError> {
-        let mount = Self::new(parts, generation, true);
+        let mount = Self::new(parts, generation, true)?;
         let _ = mount.init_reply.set(init_reply);
         mount.note_serving(&server).map_err(|source| mount.start_error(source))?;
         mount.converse(link, generation, || true).map_err(|source| mount.start_error(source))?;
@@ -147,18 +153,23 @@ impl TenantMount {
         Ok(mount)
     }
 
-    fn new(parts: Parts, generation: u32, taken_over: bool) -> Arc<Self> {
+    fn new(parts: Parts, generation: u32, taken_over: bool) -> Result<Arc<Self>, StartError> {
+        let doomed = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| StartError::Start { program: parts.program.clone(), source: error.into() })?;
         let since = SystemTime::now();
         let observed = Observed { pid: 0, generation, serving: false, since, last_error: None, taken_over };
-        let state = State { observed, process: None, started: 0, next: None, ending: false };
-        Arc::new(Self {
+        let state =
+            State { observed, process: None, started: 0, killed_because: None, next: None, ending: false };
+        Ok(Arc::new(Self {
             parts,
             init_reply: OnceLock::new(),
             state: Mutex::new(state),
             changed: Condvar::new(),
+            doomed: Arc::new(doomed),
+            health: Mutex::default(),
             upgrading: Mutex::default(),
             dirs: Mutex::default(),
-        })
+        }))
     }
 
     fn supervise_from(self: &Arc<Self>, first: Server) -> Result<(), StartError> {
@@ -215,9 +226,27 @@ impl TenantMount {
 
     /// Ends the VMDS at once. Unless the mount is being taken away, another one takes over.
     pub(super) fn kill(&self) {
-        if let Some(process) = &self.state.lock().process {
+        self.end_process(&self.state.lock());
+    }
+
+    /// As [`TenantMount::kill`], and tells why.
+    pub(super) fn kill_because(&self, reason: &'static str) {
+        let mut state = self.state.lock();
+        state.killed_because = Some(reason);
+        self.end_process(&state);
+    }
+
+    fn end_process(&self, state: &State) {
+        if let Some(process) = &state.process {
             server::kill(process);
+            // Full: it can be read already.
+            let _ = rustix::io::write(&self.doomed, &1_u64.to_ne_bytes());
         }
+    }
+
+    /// Why the VMDS before the first one of this mount was given up.
+    pub(super) fn note(&self, reason: String) {
+        self.state.lock().observed.last_error.get_or_insert(reason);
     }
 
     /// Replaces the VMDS by one of the program as it is now, and waits until that one serves. If the new one does not
@@ -229,9 +258,7 @@ impl TenantMount {
         let mut state = self.state.lock();
         let before = state.observed.pid;
         state.next = Some(next);
-        if let Some(process) = &state.process {
-            server::kill(process);
-        }
+        self.end_process(&state);
         self.changed.notify_all();
         let mut outcome = Ok(());
         while outcome.is_ok() && (!state.observed.serving || state.observed.pid == before) {
@@ -260,9 +287,7 @@ impl TenantMount {
         let deadline = Instant::now() + END_DEADLINE;
         let mut state = self.state.lock();
         while state.observed.pid == before {
-            if let Some(process) = &state.process {
-                server::kill(process);
-            }
+            self.end_process(&state);
             if self.changed.wait_until(&mut state, deadline).timed_out() {
                 return Replaced::StillThere;
             }
@@ -387,6 +412,9 @@ impl TenantMount {
     fn ended(&self, reason: Option<String>) {
         let mut state = self.state.lock();
         state.process = None;
+        // Whoever kills from now on finds the next one.
+        let _ = rustix::io::read(&self.doomed, &mut [0; 8]);
+        let reason = state.killed_because.take().map(str::to_owned).or(reason);
         state.observed.pid = 0;
         state.observed.serving = false;
         if reason.is_some() {
@@ -411,25 +439,30 @@ impl TenantMount {
 fn supervise(mount: &Weak<TenantMount>, first: Server) {
     let mut server = first;
     let mut delay = Delay::default();
+    let Some(doomed) = mount.upgrade().map(|mount| mount.doomed.clone()) else { return };
     loop {
         let began = Instant::now();
-        let status = server.wait();
+        let end = server.wait(&doomed);
         let Some(mount) = mount.upgrade() else { return };
         let planned = mount.state.lock().next.take();
-        let unmounted = matches!(&status, Ok(Some(status)) if status.success());
-        mount.ended((!unmounted && planned.is_none()).then(|| describe(&status)));
+        let unmounted = matches!(&end, Ok(End::Gone(Some(status))) if status.success());
+        if matches!(end, Ok(End::Lingers)) {
+            // What it has asked for is nobody's any more; its end of the link may stay open for long.
+            mount.session().hang_up();
+        }
+        mount.ended((!unmounted && planned.is_none()).then(|| describe(&end)));
         if unmounted || mount.is_ending() {
             planned.into_iter().for_each(end_of_failed);
-            return;
+            return await_if_lingering(server, &end);
         }
         if planned.is_none() {
-            tracing::warn!(tenant = %mount.tenant_name(), reason = %describe(&status), "starting another VMDS");
+            tracing::warn!(tenant = %mount.tenant_name(), reason = %describe(&end), "starting another VMDS");
             mount.back_off(delay.after(began.elapsed()));
         }
-        match successor(&mount, planned, &mut delay) {
-            Some(next) => server = next,
-            None => return,
-        }
+        let Some(next) = successor(&mount, planned, &mut delay) else {
+            return await_if_lingering(server, &end);
+        };
+        await_if_lingering(std::mem::replace(&mut server, next), &end);
     }
 }
 
@@ -483,15 +516,27 @@ impl Delay {
 fn end_of_failed(prepared: Prepared) {
     let mut server = prepared.server;
     server.kill();
-    if let Err(error) = server.wait() {
+    if let Err(error) = server.wait_gone() {
         tracing::warn!(%error, "cannot wait for a VMDS that was ended");
     }
 }
 
-fn describe(status: &std::io::Result<Option<ExitStatus>>) -> String {
-    match status {
-        Ok(Some(status)) => format!("the VMDS ended with {status}"),
-        Ok(None) => "the VMDS ended".to_owned(),
+/// Sees to it that a process that was not waited for to its end does not stay in the table of processes.
+fn await_if_lingering(mut server: Server, end: &std::io::Result<End>) {
+    if !matches!(end, Ok(End::Lingers)) {
+        return;
+    }
+    let waiter = thread::Builder::new().name("vmds-lingers".into()).spawn(move || server.wait_gone());
+    if let Err(error) = waiter {
+        tracing::warn!(%error, "nobody waits for a VMDS that was ended");
+    }
+}
+
+fn describe(end: &std::io::Result<End>) -> String {
+    match end {
+        Ok(End::Gone(Some(status))) => format!("the VMDS ended with {status}"),
+        Ok(End::Gone(None)) => "the VMDS ended".to_owned(),
+        Ok(End::Lingers) => "the VMDS was killed and waits for storage that does not answer".to_owned(),
         Err(error) => format!("the VMDS cannot be waited for: {error}"),
     }
 }

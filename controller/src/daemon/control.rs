@@ -42,7 +42,7 @@ impl ControlPlane {
         let context =
             Arc::new(Context { store: Arc::clone(&store), services: services.clone(), shards, hostname });
         let reconcilers: Vec<Arc<dyn Reconciler>> = vec![
-            Arc::new(PoolReconciler(Arc::clone(&context))),
+            Arc::new(PoolReconciler::new(Arc::clone(&context))),
             Arc::new(TenantReconciler(Arc::clone(&context))),
             Arc::new(ShareReconciler(Arc::clone(&context))),
             Arc::new(MountReconciler(context)),

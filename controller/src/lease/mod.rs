@@ -8,6 +8,10 @@ use std::collections::HashMap;
 use address_map::ids::{Ino, NodeId, TenantId};
 use parking_lot::Mutex;
 
+mod writers;
+
+pub use writers::{Changing, Watch, Writers};
+
 use crate::session::SessionId;
 
 /// A file: whose, and which.
@@ -27,10 +31,44 @@ pub struct Hold {
     pub inherited: bool,
 }
 
+/// What is known of one file.
+#[derive(Default)]
+struct OfFile {
+    holders: HashMap<Holder, Hold>,
+    /// Changes of its bytes that this process is making itself.
+    changing: u32,
+    /// Watches of its writers.
+    watches: u32,
+    /// How often a writer has come or gone.
+    writers_changed: u64,
+}
+
+impl OfFile {
+    fn is_written(&self) -> bool {
+        self.changing > 0 || self.holders.values().any(|hold| hold.write)
+    }
+
+    fn is_unknown(&self) -> bool {
+        self.holders.is_empty() && self.changing == 0 && self.watches == 0
+    }
+}
+
 #[derive(Default)]
 struct Holds {
-    by_file: HashMap<File, HashMap<Holder, Hold>>,
+    by_file: HashMap<File, OfFile>,
     by_holder: HashMap<Holder, File>,
+}
+
+impl Holds {
+    fn hold(&mut self, file: File, holder: Holder) -> Option<&mut Hold> {
+        self.by_file.get_mut(&file)?.holders.get_mut(&holder)
+    }
+
+    fn drop_if_unknown(&mut self, file: File) {
+        if self.by_file.get(&file).is_some_and(OfFile::is_unknown) {
+            self.by_file.remove(&file);
+        }
+    }
 }
 
 /// Files held open.
@@ -44,41 +82,41 @@ impl LeaseTable {
     pub fn hold(&self, file: File, holder: Holder, write: bool) -> Hold {
         let mut holds = self.holds.lock();
         holds.by_holder.insert(holder, file);
-        let hold = holds.by_file.entry(file).or_default().entry(holder).or_default();
+        let of_file = holds.by_file.entry(file).or_default();
+        let hold = of_file.holders.entry(holder).or_default();
+        of_file.writers_changed += u64::from(write && !hold.write);
         hold.write |= write;
         *hold
     }
 
     /// Notes the kernel's number of a held file.
     pub fn set_backing(&self, file: File, holder: Holder, backing: u32) {
-        if let Some(hold) =
-            self.holds.lock().by_file.get_mut(&file).and_then(|of_file| of_file.get_mut(&holder))
-        {
+        if let Some(hold) = self.holds.lock().hold(file, holder) {
             hold.backing = Some(backing);
         }
     }
 
     /// Notes that a holder knows of no writer any more.
     pub fn close_write(&self, file: File, holder: Holder) {
-        if let Some(hold) =
-            self.holds.lock().by_file.get_mut(&file).and_then(|of_file| of_file.get_mut(&holder))
-        {
-            hold.write &= hold.inherited;
-        }
+        let mut holds = self.holds.lock();
+        let Some(of_file) = holds.by_file.get_mut(&file) else { return };
+        let Some(hold) = of_file.holders.get_mut(&holder) else { return };
+        of_file.writers_changed += u64::from(hold.write && !hold.inherited);
+        hold.write &= hold.inherited;
     }
 
     /// A session's VMDS was replaced: what its predecessor had open may still be.
     pub fn inherit(&self, session: SessionId) {
         let mut holds = self.holds.lock();
-        let of_session = holds.by_file.values_mut().flatten().filter(|((id, _), _)| *id == session);
-        of_session.for_each(|(_, hold)| hold.inherited = true);
+        let all = holds.by_file.values_mut().flat_map(|of_file| &mut of_file.holders);
+        all.filter(|((id, _), _)| *id == session).for_each(|(_, hold)| hold.inherited = true);
     }
 
     /// Whether a hold lasts although its VMDS knows of no handle.
     pub fn is_inherited(&self, holder: Holder) -> bool {
-        let holds = self.holds.lock();
-        let hold = holds.by_holder.get(&holder).and_then(|file| holds.by_file.get(file)?.get(&holder));
-        hold.is_some_and(|hold| hold.inherited)
+        let mut holds = self.holds.lock();
+        let file = holds.by_holder.get(&holder).copied();
+        file.and_then(|file| holds.hold(file, holder)).is_some_and(|hold| hold.inherited)
     }
 
     /// Ends a hold; answers on which file, and what it was.
@@ -86,31 +124,26 @@ impl LeaseTable {
         let mut holds = self.holds.lock();
         let file = holds.by_holder.remove(&holder)?;
         let of_file = holds.by_file.get_mut(&file)?;
-        let hold = of_file.remove(&holder)?;
-        if of_file.is_empty() {
-            holds.by_file.remove(&file);
-        }
+        let hold = of_file.holders.remove(&holder)?;
+        of_file.writers_changed += u64::from(hold.write);
+        holds.drop_if_unknown(file);
         Some((file, hold))
     }
 
     /// Whether anybody holds a file.
     pub fn is_held(&self, file: File) -> bool {
-        self.holds.lock().by_file.contains_key(&file)
+        self.holds.lock().by_file.get(&file).is_some_and(|of_file| !of_file.holders.is_empty())
     }
 
     /// Whether anybody may be writing a file.
     pub fn is_written(&self, file: File) -> bool {
-        self.holds.lock().by_file.get(&file).is_some_and(|of_file| of_file.values().any(|hold| hold.write))
+        self.holds.lock().by_file.get(&file).is_some_and(OfFile::is_written)
     }
 
     /// Who holds a file.
     pub fn holders(&self, file: File) -> Vec<Holder> {
-        self.holds
-            .lock()
-            .by_file
-            .get(&file)
-            .map(|of_file| of_file.keys().copied().collect())
-            .unwrap_or_default()
+        let holds = self.holds.lock();
+        holds.by_file.get(&file).map(|of_file| of_file.holders.keys().copied().collect()).unwrap_or_default()
     }
 
     /// Everything a session holds.

@@ -11,6 +11,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+/// How long a call may take while others hang: what still answers does so soon, and what does not shall not make a whole
+/// queue of sessions wait for it one after the other.
+const HURRY: Duration = Duration::from_secs(1);
 /// Calls of one pool that may hang at the same time; beyond that every call fails at once.
 pub(super) const HUNG_MAX: usize = 16;
 
@@ -33,24 +36,26 @@ const FINISHED: u8 = 1;
 const WRITTEN_OFF: u8 = 2;
 
 /// Calls with a deadline. See the module.
-pub(super) struct Deadline {
+pub(crate) struct Deadline {
     patience: Duration,
     hung: Arc<AtomicUsize>,
 }
 
 impl Deadline {
-    pub(super) fn new(patience: Duration) -> Self {
+    pub(crate) fn new(patience: Duration) -> Self {
         Self { patience, hung: Arc::default() }
     }
 
     /// Makes a call; one that is late is an error, and goes on without anybody waiting for it.
-    pub(super) fn call<T: Send + 'static>(
+    pub(crate) fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        if self.hung.load(Ordering::Acquire) >= HUNG_MAX {
+        let hanging = self.hung.load(Ordering::Acquire);
+        if hanging >= HUNG_MAX {
             return Err(late(format!("the pool does not answer: {HUNG_MAX} calls hang")));
         }
+        let patience = if hanging > 0 { self.patience.min(HURRY) } else { self.patience };
         let (state, hung) = (Arc::new(AtomicU8::new(RUNNING)), self.hung.clone());
         let (answer, answered) = mpsc::sync_channel(1);
         let at_work = state.clone();
@@ -61,7 +66,7 @@ impl Deadline {
                 hung.fetch_sub(1, Ordering::AcqRel);
             }
         })?;
-        match answered.recv_timeout(self.patience) {
+        match answered.recv_timeout(patience) {
             Ok(outcome) => outcome,
             Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("a call of the pool panicked")),
             Err(RecvTimeoutError::Timeout) => {
@@ -69,7 +74,7 @@ impl Deadline {
                 if state.swap(WRITTEN_OFF, Ordering::AcqRel) == FINISHED {
                     self.hung.fetch_sub(1, Ordering::AcqRel);
                 }
-                Err(late(format!("the pool did not answer within {:?}", self.patience)))
+                Err(late(format!("the pool did not answer within {patience:?}")))
             }
         }
     }

@@ -1,13 +1,14 @@
 //! A posix pool as sessions use it: calls go straight to a local file system, and get a deadline on any other.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use address_map::namespace::object::BackingFacts;
 
+use super::RemoteUse;
+use super::backing::BackingFile;
 use super::deadline::{Deadline, is_local};
 use super::posix::{Directory, Space};
 
@@ -17,20 +18,25 @@ pub struct PosixPool {
     host: String,
     directory: Arc<Directory>,
     deadline: Deadline,
+    /// Of trees, which takes long without anything being wrong.
+    removals: Deadline,
     local: bool,
+    passthrough: bool,
 }
 
 impl PosixPool {
-    /// Opens the pool at `path`, which must exist and be writable. `patience`: how long a call may take.
-    pub fn open(path: PathBuf, host: String, patience: Duration) -> io::Result<Self> {
-        let deadline = Deadline::new(patience);
+    /// Opens the pool at `path`, which must exist and be writable. `remote`: how it is used if it is not local.
+    pub fn open(path: PathBuf, host: String, remote: RemoteUse) -> io::Result<Self> {
+        let deadline = Deadline::new(remote.patience);
         let opening = path.clone();
         let (directory, local) = deadline.call(move || {
             let directory = Directory::open(&opening)?;
             let local = is_local(directory.root())?;
             Ok((Arc::new(directory), local))
         })?;
-        Ok(Self { path, host, directory, deadline, local })
+        let removals = Deadline::new(remote.patience);
+        let passthrough = local || remote.passthrough;
+        Ok(Self { path, host, directory, deadline, removals, local, passthrough })
     }
 
     /// Where it is.
@@ -43,9 +49,15 @@ impl PosixPool {
         &self.host
     }
 
+    /// Whether the kernel may move bytes between applications and the files of this pool.
+    pub fn passes_through(&self) -> bool {
+        self.passthrough
+    }
+
     /// Opens a backing file. `create`: it need not exist, and the tenant's directory is made when first needed.
-    pub fn open_object(&self, key: &str, write: bool, create: bool) -> io::Result<OwnedFd> {
-        self.call(key, move |directory, key| directory.open_object(key, write, create))
+    pub fn open_object(&self, key: &str, write: bool, create: bool) -> io::Result<BackingFile> {
+        let file = self.call(key, move |directory, key| directory.open_object(key, write, create))?;
+        Ok(BackingFile::new(file, !self.local))
     }
 
     /// Makes the name of a backing file survive a power loss (its bytes are the writer's business).
@@ -74,12 +86,15 @@ impl PosixPool {
         self.call("", move |directory, _| directory.keys(most))
     }
 
-    /// Deletes everything below a key, however long it takes; it need not exist.
+    /// Deletes everything below a key; it need not exist. Where that takes long on a file system that is not local, it is
+    /// an error, but goes on: whoever tries again finds less to do.
     pub fn remove_tree(&self, key: &str) -> io::Result<()> {
-        match std::fs::remove_dir_all(self.path.join(key)) {
+        let tree = self.path.join(key);
+        let remove = move || match std::fs::remove_dir_all(tree) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
-        }
+        };
+        if self.local { remove() } else { self.removals.call(remove) }
     }
 
     /// Its space.
@@ -90,14 +105,14 @@ impl PosixPool {
     /// Does something with an open backing file.
     pub fn with_file(
         &self,
-        file: &OwnedFd,
-        work: impl FnOnce(&OwnedFd) -> io::Result<()> + Send + 'static,
+        file: &BackingFile,
+        work: impl FnOnce(BorrowedFd<'_>) -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
         if self.local {
-            return work(file);
+            return work(file.as_fd());
         }
         let file = file.try_clone()?;
-        self.deadline.call(move || work(&file))
+        self.deadline.call(move || work(file.as_fd()))
     }
 
     fn call<T: Send + 'static>(

@@ -1,12 +1,13 @@
 //! Pools: the storage the map points into. Only this module touches tenants' bytes by path.
 
+mod backing;
 mod deadline;
 mod guarded;
 mod posix;
 pub mod s3;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use dashmap::DashMap;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
+pub use backing::BackingFile;
+pub(crate) use deadline::Deadline;
 pub use guarded::PosixPool;
 pub use posix::Space;
 use s3::{S3Pool, S3Runtime};
@@ -116,30 +119,45 @@ pub struct Pools {
     /// Held while one is added, and while one is looked for in order to wait.
     opening: Mutex<()>,
     one_more: Condvar,
-    patience: Duration,
+    remote: RemoteUse,
     /// The threads that speak with object stores; started with the first.
     runtime: Mutex<Option<S3Runtime>>,
 }
 
+/// How pools are used that are not on a local file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemoteUse {
+    /// How long a call may take.
+    pub patience: Duration,
+    /// Their files are passed through by the kernel, which waits for them itself, and without a deadline.
+    pub passthrough: bool,
+}
+
+impl Default for RemoteUse {
+    fn default() -> Self {
+        Self { patience: DEFAULT_PATIENCE, passthrough: false }
+    }
+}
+
 impl Default for Pools {
     fn default() -> Self {
-        Self::new(DEFAULT_PATIENCE)
+        Self::new(RemoteUse::default())
     }
 }
 
 impl Pools {
-    /// No pools yet; a call into one that is not local may take as long as `patience`.
-    pub fn new(patience: Duration) -> Self {
-        Self::young_for(YOUNG_FOR, patience)
+    /// No pools yet; those that are not local are used as `remote` says.
+    pub fn new(remote: RemoteUse) -> Self {
+        Self::young_for(YOUNG_FOR, remote)
     }
 
-    fn young_for(young: Duration, patience: Duration) -> Self {
+    fn young_for(young: Duration, remote: RemoteUse) -> Self {
         Self {
             pools: DashMap::new(),
             young_until: Instant::now() + young,
             opening: Mutex::default(),
             one_more: Condvar::new(),
-            patience,
+            remote,
             runtime: Mutex::default(),
         }
     }
@@ -153,9 +171,9 @@ impl Pools {
         }
     }
 
-    /// How long a call into a pool may take that is not on a local disk.
+    /// How long a call into a pool that is not local may take.
     pub fn patience(&self) -> Duration {
-        self.patience
+        self.remote.patience
     }
 
     /// A pool that is known here. Right after the start one that is not is waited for.
@@ -190,7 +208,7 @@ impl Pools {
         {
             return Ok(pool.clone());
         }
-        let pool = Arc::new(Pool { files: PosixPool::open(directory, host, self.patience)?, store });
+        let pool = Arc::new(Pool { files: PosixPool::open(directory, host, self.remote)?, store });
         let opening = self.opening.lock();
         self.pools.insert(id, pool.clone());
         drop(opening);
@@ -215,7 +233,7 @@ impl Pools {
 }
 
 /// Sets the modification time of a backing file.
-pub fn set_mtime(file: &OwnedFd, mtime: Timestamp) -> io::Result<()> {
+pub fn set_mtime(file: impl AsFd, mtime: Timestamp) -> io::Result<()> {
     let last_modification = Timespec { tv_sec: mtime.sec, tv_nsec: i64::from(mtime.nsec) };
     let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
     Ok(rustix::fs::futimens(file, &Timestamps { last_access, last_modification })?)
@@ -244,7 +262,7 @@ mod tests {
 
     #[test]
     fn later_an_unknown_pool_is_an_error_at_once() {
-        let pools = Pools::young_for(Duration::ZERO, DEFAULT_PATIENCE);
+        let pools = Pools::young_for(Duration::ZERO, RemoteUse::default());
         let asked = Instant::now();
         assert_eq!(pools.get(PoolId(1)).err().unwrap().kind(), io::ErrorKind::NotFound);
         assert!(asked.elapsed() < OPENED_WITHIN);

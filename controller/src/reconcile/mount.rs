@@ -96,7 +96,15 @@ fn report(work: &mut Work<'_, Mount>, seen: &MountObserved) -> Result<(), Reconc
     (status.vmds_generation, status.since) = (seen.generation, Some(seen.since.into()));
     status.taken_over = seen.taken_over;
     match (seen.serving, &seen.last_error) {
-        (true, _) => work.state("Ready", Truth::True, "Serving", "requests are being answered"),
+        (true, None) => work.state("Ready", Truth::True, "Serving", "requests are being answered"),
+        (true, Some(before)) => {
+            work.state(
+                "Ready",
+                Truth::True,
+                "Serving",
+                format!("requests are being answered again: {before}"),
+            );
+        }
         (false, Some(error)) => work.state("Ready", Truth::Unknown, "Recovering", error.clone()),
         (false, None) => work.state("Ready", Truth::Unknown, "Starting", "the VMDS is starting"),
     }

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use address_map::ids::PoolId;
+use dashmap::DashMap;
 use rustix::fs::Access;
 
 use super::{Context, Next, ReconcileError, Reconciler, Work, some_of};
+use crate::pool::{DEFAULT_PATIENCE as LOOK_WITHIN, Deadline};
 use crate::resource::{Kind, Pool, PoolSpec, Reference, Resource, Truth};
 use crate::services::PoolObserved;
 use crate::store::StoreError;
@@ -45,18 +47,39 @@ fn plan(pool: &Resource<Pool>, observed: &Observed) -> Vec<Step> {
 }
 
 /// Makes pools what they should be.
-pub struct PoolReconciler(pub Arc<Context>);
+pub struct PoolReconciler {
+    context: Arc<Context>,
+    /// For looking at directories, each with its own: one that hangs must not use up the patience for others.
+    looks: DashMap<PathBuf, Arc<Deadline>>,
+}
 
 impl PoolReconciler {
+    /// One that works with `context`.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, looks: DashMap::new() }
+    }
+
+    /// Why a directory cannot be a pool, as [`unfit`]; also if it does not answer.
+    fn unfit(&self, dir: &Path) -> Option<String> {
+        let deadline =
+            self.looks.entry(dir.to_owned()).or_insert_with(|| Arc::new(Deadline::new(LOOK_WITHIN)));
+        let deadline = Arc::clone(&deadline);
+        let looked_at = dir.to_owned();
+        match deadline.call(move || Ok(unfit(&looked_at))) {
+            Ok(unfit) => unfit,
+            Err(error) => Some(format!("{} cannot be looked at: {error}", dir.display())),
+        }
+    }
+
     fn observe(&self, pool: &Resource<Pool>) -> Result<Observed, StoreError> {
         if pool.metadata.deletion_requested {
             let this = Reference::new(Kind::Pool, pool.name());
-            let tenants = self.0.store.list(&[Kind::Tenant])?.1;
+            let tenants = self.context.store.list(&[Kind::Tenant])?.1;
             let users = tenants.iter().filter(|t| crate::informer::references(t).contains(&this));
             return Ok(Observed { unfit: None, users: users.map(|t| t.name().to_owned()).collect() });
         }
         let unfit = match &pool.spec {
-            PoolSpec::Posix(posix) => unfit(&posix.path),
+            PoolSpec::Posix(posix) => self.unfit(&posix.path),
             // Only asking a bucket shows what it is fit for.
             PoolSpec::S3(_) => None,
         };
@@ -70,15 +93,15 @@ impl Reconciler for PoolReconciler {
     }
 
     fn reconcile(&self, name: &str) -> Result<Next, ReconcileError> {
-        let Some(mut work) = Work::<Pool>::on(&self.0, name)? else { return Ok(Next::Change) };
+        let Some(mut work) = Work::<Pool>::on(&self.context, name)? else { return Ok(Next::Change) };
         let id = PoolId(work.resource.status.pool_id);
-        let pools = &self.0.services.pools;
+        let pools = &self.context.services.pools;
         for step in plan(&work.resource, &self.observe(&work.resource)?) {
             match step {
                 Step::Ensure => {
                     let mut spec = work.resource.spec.clone();
                     if let PoolSpec::Posix(posix) = &mut spec {
-                        posix.host.get_or_insert_with(|| self.0.hostname.clone());
+                        posix.host.get_or_insert_with(|| self.context.hostname.clone());
                     }
                     let seen = match pools.ensure_pool(id, name, &spec) {
                         Ok(seen) => seen,
@@ -216,7 +239,7 @@ mod tests {
     #[test]
     fn a_pool_is_opened_and_closed() {
         let (fixture, dir) = (Fixture::new(), tempfile::tempdir().unwrap());
-        let pools = PoolReconciler(fixture.context());
+        let pools = PoolReconciler::new(fixture.context());
         fixture.apply(Kind::Pool, "p", json!({"posix": {"path": dir.path()}}));
         pools.reconcile("p").unwrap();
         let pool = fixture.read::<Pool>("p");
@@ -244,7 +267,7 @@ mod tests {
         let fixture = Fixture::new();
         let spec = json!({"s3": {"bucket": "data", "region": "eu-west-1", "credentials": {"env": {}}}});
         fixture.apply(Kind::Pool, "p", spec);
-        PoolReconciler(fixture.context()).reconcile("p").unwrap();
+        PoolReconciler::new(fixture.context()).reconcile("p").unwrap();
         let pool = fixture.read::<Pool>("p");
         let ready = pool.status.common.condition("Ready").unwrap();
         assert_eq!((ready.status, ready.message.as_str()), (Truth::True, "the pool is in use; it forgets"));
@@ -256,7 +279,7 @@ mod tests {
     fn a_bad_directory_is_told_in_the_status() {
         let fixture = Fixture::new();
         fixture.apply(Kind::Pool, "p", json!({"posix": {"path": "/nowhere/at/all"}}));
-        PoolReconciler(fixture.context()).reconcile("p").unwrap();
+        PoolReconciler::new(fixture.context()).reconcile("p").unwrap();
         let status = fixture.read::<Pool>("p").status;
         assert_eq!(status.common.condition("Ready").unwrap().reason, "BadDirectory");
         assert!(fixture.calls().is_empty());

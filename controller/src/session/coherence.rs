@@ -5,7 +5,7 @@
 //! about what it has looked at since it was last told: looking leaves a *watch*, telling takes it away. A VMDS that
 //! does not answer in time is cut off; its successor begins with an empty cache.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque, hash_map};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -36,6 +36,12 @@ struct Fence {
     done: Box<dyn FnOnce() + Send>,
 }
 
+/// A sign of life that is awaited.
+struct Sign {
+    session: SessionId,
+    seen: Box<dyn FnOnce() + Send>,
+}
+
 /// Everything known of one session.
 struct Member {
     session: Arc<Session>,
@@ -49,6 +55,8 @@ pub struct Hub {
     members: RwLock<HashMap<SessionId, Arc<Member>>>,
     watchers: DashMap<File, SmallVec<[Watcher; 2]>>,
     fences: Mutex<HashMap<u64, Fence>>,
+    /// Signs of life that are awaited, by the number of the fence that asks for them.
+    signs: Mutex<HashMap<u64, Sign>>,
     next_fence: AtomicU64,
 }
 
@@ -58,6 +66,7 @@ impl Hub {
             members: RwLock::default(),
             watchers: DashMap::new(),
             fences: Mutex::default(),
+            signs: Mutex::default(),
             next_fence: AtomicU64::new(1),
         }
     }
@@ -206,13 +215,31 @@ impl Hub {
 
     /// A session has forgotten what a fence named.
     pub(super) fn acknowledge(&self, fence: u64, session: SessionId) {
+        let sign = match self.signs.lock().entry(fence) {
+            hash_map::Entry::Occupied(sign) if sign.get().session == session => Some(sign.remove()),
+            _ => None,
+        };
+        if let Some(sign) = sign {
+            return (sign.seen)();
+        }
         if let Some(open) = self.fences.lock().get_mut(&fence) {
             open.waiting.remove(&session);
         }
         self.finish_if_complete(fence);
     }
 
+    /// Asks the VMDS of a session for a sign of life; `seen` runs if that one gives it. The question is an invalidation of
+    /// nothing.
+    pub fn ask_for_sign_of_life(&self, session: &Session, seen: Box<dyn FnOnce() + Send>) {
+        let fence = self.next_fence.fetch_add(1, Ordering::Relaxed);
+        self.signs.lock().insert(fence, Sign { session: session.id, seen });
+        // If it cannot be sent there is no VMDS, and none gives a sign.
+        session.send_now(&ToVmds::Stale { fence, items: Vec::new() });
+    }
+
+    /// Nothing that was awaited from a VMDS comes any more.
     fn acknowledge_all(&self, session: SessionId) {
+        self.signs.lock().retain(|_, sign| sign.session != session);
         let fences: Vec<_> = self.fences.lock().keys().copied().collect();
         fences.into_iter().for_each(|fence| self.acknowledge(fence, session));
     }
@@ -238,6 +265,16 @@ impl Hub {
         let missed = std::mem::take(&mut *member.missed.lock());
         if !missed.is_empty() {
             self.push(HashMap::from([(session.id, missed)]), Box::new(|| {}));
+        }
+    }
+
+    /// Hears those who are awaited, also while requests of theirs take long. To be called a few times a second.
+    pub fn hear(&self) {
+        let mut awaited: HashSet<SessionId> = self.signs.lock().values().map(|sign| sign.session).collect();
+        awaited.extend(self.fences.lock().values().flat_map(|fence| fence.waiting.iter().copied()));
+        for id in awaited {
+            let Some(member) = self.members.read().get(&id).cloned() else { continue };
+            member.session.heard().into_iter().for_each(|fence| self.acknowledge(fence, id));
         }
     }
 

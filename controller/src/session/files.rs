@@ -1,6 +1,6 @@
 //! Requests about the bytes of files: leases, growth, settling, durability.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 
 use address_map::attr::Caller;
 use address_map::error::{Refusal, Result};
@@ -12,7 +12,7 @@ use address_map::record::{Inode, ObjectRef};
 use address_map::wire::{Answer, Lease, NodeAttr};
 
 use crate::lease::File;
-use crate::pool::set_mtime;
+use crate::pool::{BackingFile, set_mtime};
 
 use super::scope::Scope;
 use super::serve::Outcome;
@@ -82,7 +82,7 @@ impl DataPlane {
         inode: &Inode,
         write: bool,
         became_volatile: bool,
-    ) -> Result<(OwnedFd, Lease)> {
+    ) -> Result<(BackingFile, Lease)> {
         let file = scope.file(ino);
         let ObjectRef { pool, key } = backing_file(file, inode).ok_or(Refusal::NotSupported)?;
         let pool = self.pools.get(pool).map_err(io_refusal)?;
@@ -103,19 +103,28 @@ impl DataPlane {
         }
         let floating = pool.store.is_some();
         let backing = if scope.is_own() && !floating {
-            self.backing(session, file, &descriptor)
+            self.backing(session, file, &descriptor, pool.files.passes_through())
         } else {
             None
         };
-        Ok((descriptor, Lease { write, backing, floating }))
+        let remote = descriptor.is_remote();
+        Ok((descriptor, Lease { write, backing, floating, remote }))
     }
 
-    /// The kernel's number for a held file, registered once.
-    fn backing(&self, session: &Session, file: File, descriptor: &OwnedFd) -> Option<u32> {
-        use std::os::fd::AsFd;
+    /// The kernel's number for a held file, registered once. One that is registered stays: all that is open uses it.
+    fn backing(
+        &self,
+        session: &Session,
+        file: File,
+        descriptor: &BackingFile,
+        passes_through: bool,
+    ) -> Option<u32> {
         let holder = (session.id, NodeId::new(Slot::OWN, file.1));
         if let Some(backing) = self.leases.hold(file, holder, false).backing {
             return Some(backing);
+        }
+        if !passes_through {
+            return None;
         }
         let backing = session.control.register(descriptor.as_fd())?;
         self.leases.set_backing(file, holder, backing);
@@ -127,7 +136,7 @@ impl DataPlane {
         let file = (scope.tree.tenant(), scope.ino);
         self.leases.close_write(file, (session.id, node));
         let before = lookup::inode(&scope.tree.view(), scope.ino)?;
-        let inode = self.settle(&scope.tree, scope.ino, None)?;
+        let inode = self.settle_or_later(&scope.tree, scope.ino)?;
         let touched = match before == inode {
             true => vec![],
             false => vec![Touched::Inode { ino: scope.ino, data: true }],

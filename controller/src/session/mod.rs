@@ -9,12 +9,15 @@
 mod coherence;
 mod elsewhere;
 mod files;
+mod inbox;
+mod inflight;
 mod mutate;
 mod query;
 mod recovery;
 mod repeat;
 mod scope;
 mod serve;
+mod settle;
 mod staging;
 mod stored;
 #[cfg(test)]
@@ -25,16 +28,15 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use address_map::attr::Attr;
 use address_map::engine::Committer;
 use address_map::error::{MapError, Refusal, Result};
 use address_map::ids::{Ino, MountEpoch, NodeId, ShardId, TenantId};
 use address_map::map::{AddressMap, Tree};
 use address_map::name::Name;
-use address_map::namespace::object::{self, BackingFacts};
-use address_map::namespace::replay::{self, Origin};
+use address_map::namespace::object;
+use address_map::namespace::replay;
 use address_map::namespace::share;
-use address_map::record::{Change, Inode, Layout, ObjectRef};
+use address_map::record::{Inode, Layout, ObjectRef};
 use address_map::wire::{FrameSocket, SessionOptions, Stale};
 use parking_lot::Mutex;
 
@@ -46,7 +48,9 @@ use crate::sweeper::{self, Sweeper};
 
 pub use coherence::Hub;
 use elsewhere::{Elsewhere, Workers};
+use inbox::Inbox;
 pub use recovery::Recovery;
+use settle::Unsettled;
 use staging::Staging;
 
 /// A session, within this process.
@@ -85,6 +89,8 @@ pub struct Session {
     mount: MountEpoch,
     control: Arc<dyn MountControl>,
     link: Mutex<Option<Arc<FrameSocket>>>,
+    /// What has come over the link.
+    inbox: Mutex<Option<Arc<Inbox>>>,
     /// Held while the requests of one VMDS are carried out.
     talking: Mutex<()>,
     /// Requests that are carried out elsewhere because they take long.
@@ -130,6 +136,7 @@ pub struct DataPlane {
     staging: Staging,
     workers: Workers,
     sweeper: Sweeper,
+    unsettled: Unsettled,
     next_session: AtomicU64,
 }
 
@@ -163,6 +170,7 @@ impl DataPlane {
             staging: Staging::default(),
             workers: Workers::default(),
             sweeper,
+            unsettled: Unsettled::default(),
             next_session: AtomicU64::new(1),
         });
         sweeper::start(&plane, hints)?;
@@ -187,7 +195,8 @@ impl DataPlane {
             options,
             mount,
             control,
-            link: Mutex::new(None),
+            link: Mutex::default(),
+            inbox: Mutex::default(),
             talking: Mutex::default(),
             elsewhere: Elsewhere::default(),
         });
@@ -222,51 +231,6 @@ impl DataPlane {
         Ok(())
     }
 
-    /// The attributes of an inode as they are now: those of a volatile file come from its backing file.
-    pub(crate) fn present(&self, file: File, inode: &Inode) -> Attr {
-        if !inode.dirty {
-            return inode.attr();
-        }
-        let mut current = inode.clone();
-        match self.backing_facts(file, inode) {
-            Ok(Some(facts)) => facts.overlay(&mut current),
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot look at a backing file")
-            }
-        }
-        current.attr()
-    }
-
-    pub(crate) fn backing_facts(
-        &self,
-        file: File,
-        inode: &Inode,
-    ) -> std::io::Result<Option<BackingFacts>> {
-        match backing_file(file, inode) {
-            Some(ObjectRef { pool, key }) => self.pools.get(pool)?.files.facts(&key),
-            None => Ok(None),
-        }
-    }
-
-    /// Takes over what the backing file of a volatile inode says; with it, remembers the request that asked for it. A
-    /// file of an object store stays volatile: it is settled when its bytes are there, see `staging`.
-    pub(crate) fn settle(&self, tree: &Tree, ino: Ino, origin: Option<Origin>) -> Result<Inode> {
-        let file = (tree.tenant(), ino);
-        tree.write(|txn| {
-            let inode = txn.need_inode(ino)?;
-            // A file that was never written has no backing file yet: what the record says holds.
-            let facts = self.backing_facts(file, &inode).map_err(io_refusal)?.unwrap_or(BackingFacts {
-                size: inode.size,
-                blocks: inode.blocks,
-                mtime: inode.mtime,
-            });
-            replay::remember(txn, origin, Change::Changed);
-            let still_open = self.leases.is_written(file) || self.store_of(&inode).is_some();
-            object::settle(txn, ino, &facts, still_open)
-        })
-    }
-
     /// Ends a session's lease on a file. It is found by what was held, not by what may be held: the share it was seen
     /// through may be gone.
     pub(crate) fn release_lease(&self, session: &Session, node: NodeId) {
@@ -277,7 +241,7 @@ impl DataPlane {
         let (tenant, ino) = file;
         let outcome = self.map.tree(tenant).and_then(|tree| {
             if hold.write && !self.leases.is_written(file) && !self.store_when_closed(&tree, ino)? {
-                match self.settle(&tree, ino, None) {
+                match self.settle_or_later(&tree, ino) {
                     Err(MapError::Refused(Refusal::NotFound)) | Ok(_) => {}
                     Err(error) => return Err(error),
                 }

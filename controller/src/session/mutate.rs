@@ -254,6 +254,7 @@ impl DataPlane {
         let Layout::Object(ObjectRef { pool, key }) = &inode.layout else { return Ok(inode.clone()) };
         let (size, mtime) = (change.size, inode.mtime);
         let pool = self.pools.get(*pool).map_err(io_refusal)?;
+        let change = self.leases.change((tree.tenant(), ino));
         let file = pool.files.open_object(key, true, true).map_err(io_refusal)?;
         let changed = pool.files.with_file(&file, move |file| {
             if let Some(size) = size {
@@ -261,6 +262,8 @@ impl DataPlane {
             }
             set_mtime(file, mtime)
         });
+        // Until here it counted as a writer. If it has failed the file stays volatile: the change may still come.
+        drop(change);
         changed.map_err(io_refusal)?;
         self.settle(tree, ino, origin)
     }

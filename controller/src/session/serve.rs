@@ -1,6 +1,6 @@
 //! The conversation with one VMDS: opening, requests in, replies out.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +14,21 @@ use address_map::wire::{
 };
 use thiserror::Error;
 
+use super::inbox::Inbox;
+use super::inflight::{InFlight, Unanswered};
 use super::scope::Scope;
 use super::{DataPlane, Forgettable, Session, Touched};
+use crate::pool::BackingFile;
 
 /// How long a VMDS may leave a frame untaken while its buffer is full.
 const SEND_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a VMDS waits until what its predecessor has asked for has come to an end: as long as a VMDS waits for any
+/// answer.
+const TURN_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long it may take until one of too many requests without a reply has one.
+const REPLIES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why a conversation ended early.
 #[derive(Debug, Error)]
@@ -41,6 +51,12 @@ pub enum ServeError {
         /// Its newest protocol.
         max: u16,
     },
+    /// What its predecessor had asked for has not come to an end.
+    #[error("what the VMDS before has asked for is still under way after {} s", TURN_WITHIN.as_secs())]
+    NoTurn,
+    /// Requests beyond the bound were sent, and those before do not come to an end.
+    #[error("too many requests without a reply")]
+    TooMany,
     /// A second greeting.
     #[error("the VMDS said hello twice")]
     SecondHello,
@@ -49,7 +65,7 @@ pub enum ServeError {
 /// What a request leads to.
 pub(super) struct Outcome {
     answer: Answer,
-    descriptor: Option<OwnedFd>,
+    descriptor: Option<BackingFile>,
     slot: Slot,
     tenant: TenantId,
     touched: Vec<Touched>,
@@ -92,7 +108,7 @@ impl Outcome {
     }
 
     /// With a descriptor.
-    pub(super) fn with_descriptor(self, descriptor: OwnedFd) -> Self {
+    pub(super) fn with_descriptor(self, descriptor: BackingFile) -> Self {
         Self { descriptor: Some(descriptor), ..self }
     }
 }
@@ -100,10 +116,21 @@ impl Outcome {
 impl Session {
     /// Ends the VMDS that is there; the agent starts another one.
     pub(crate) fn cut_off(&self) {
+        self.hang_up();
+        self.control.replace_vmds();
+    }
+
+    /// The invalidations that the VMDS has done and nobody has heard of yet, because a request of it takes long.
+    pub(super) fn heard(&self) -> Vec<u64> {
+        let inbox = self.inbox.lock().clone();
+        inbox.map(|inbox| inbox.read_ahead()).unwrap_or_default()
+    }
+
+    /// Ends the link to a VMDS that is none any more.
+    pub(crate) fn hang_up(&self) {
         if let Some(link) = self.link.lock().take() {
             link.shutdown();
         }
-        self.control.replace_vmds();
     }
 
     /// The link is over, whoever ended it. A newer one stays.
@@ -128,7 +155,7 @@ impl Session {
         link: &Arc<FrameSocket>,
         id: u64,
         result: Result<Answer, Refusal>,
-        descriptor: Option<OwnedFd>,
+        descriptor: Option<BackingFile>,
     ) {
         let reply = ToVmds::Reply { id, result };
         if let Err(error) = link.send(&reply, descriptor.as_ref().map(|fd| fd.as_fd())) {
@@ -159,15 +186,22 @@ impl DataPlane {
         }
         // What a predecessor has asked for may still be under way, though it is dead. The kernel asks the successor again:
         // only when the first has been carried out, and is remembered, can the second be known for the same.
-        let _alone = session.talking.lock();
+        let Some(_alone) = session.talking.try_lock_for(TURN_WITHIN) else {
+            // Another one may find the predecessor's last request at its end.
+            session.cut_off();
+            return Err(ServeError::NoTurn);
+        };
         session.elsewhere.wait();
         if generation > 1 {
             self.leases.inherit(session.id);
         }
+        let inbox = Arc::new(Inbox::new(socket.clone()));
+        *session.inbox.lock() = Some(inbox.clone());
         *session.link.lock() = Some(socket.clone());
         self.hub.connected(session);
-        let outcome = self.talk(session, &socket, &mut buffer);
+        let outcome = self.talk(session, &socket, &inbox);
         self.recovery.resumed(session.id);
+        *session.inbox.lock() = None;
         session.disconnected(&socket);
         if outcome.is_err() {
             session.cut_off();
@@ -179,9 +213,11 @@ impl DataPlane {
         self: &Arc<Self>,
         session: &Arc<Session>,
         socket: &Arc<FrameSocket>,
-        buffer: &mut Vec<u8>,
+        inbox: &Inbox,
     ) -> Result<(), ServeError> {
-        while let Some((message, _descriptor)) = socket.receive::<ToController>(buffer)? {
+        let in_flight = InFlight::default();
+        let one_more = || in_flight.one_more(REPLIES_WITHIN).ok_or(ServeError::TooMany);
+        while let Some(message) = inbox.next()? {
             match message {
                 ToController::Held { node, write, backing } => self.held(session, node, write, backing),
                 ToController::Resumed => self.recovery.resumed(session.id),
@@ -191,16 +227,17 @@ impl DataPlane {
                     self.release_lease(session, node);
                 }
                 ToController::Request { id, call } => {
+                    let unanswered = one_more()?;
                     self.recovery.wait();
                     match call {
-                        Call::Sync { node } => self.sync_then_reply(session, socket, id, node),
-                        call if self.answer_stored(session, socket, id, &call, None) => {}
-                        call => self.reply(session, socket, id, self.answer(session, call, None)),
+                        Call::Sync { node } => self.sync_then_reply(session, socket, id, node, unanswered),
+                        call => self.answer_then_reply(session, socket, id, call, None, unanswered),
                     }
                 }
                 ToController::Change { id, origin, call } => {
+                    let unanswered = one_more()?;
                     self.recovery.wait();
-                    self.change_then_reply(session, socket, id, origin, call);
+                    self.change_then_reply(session, socket, id, origin, call, unanswered);
                 }
                 ToController::Hello(_) => return Err(ServeError::SecondHello),
             }
@@ -216,14 +253,29 @@ impl DataPlane {
         id: u64,
         origin: RequestOrigin,
         call: Call,
+        unanswered: Unanswered,
     ) {
         let origin = match self.done_before(session, &origin, &call) {
             Ok(None) => Some(Origin { mount: session.mount, place: origin.place, unique: origin.unique }),
-            Ok(Some(again)) => return self.reply(session, link, id, Ok(again)),
-            Err(error) => return self.reply(session, link, id, Err(error)),
+            Ok(Some(again)) => return self.reply(session, link, id, Ok(again), unanswered),
+            Err(error) => return self.reply(session, link, id, Err(error), unanswered),
         };
-        if !self.answer_stored(session, link, id, &call, origin) {
-            self.reply(session, link, id, self.answer(session, call, origin));
+        self.answer_then_reply(session, link, id, call, origin, unanswered);
+    }
+
+    /// A request of which it is certain that it is to be carried out.
+    fn answer_then_reply(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        link: &Arc<FrameSocket>,
+        id: u64,
+        call: Call,
+        origin: Option<Origin>,
+        unanswered: Unanswered,
+    ) {
+        if let Some(unanswered) = self.answer_stored(session, link, id, &call, origin, unanswered) {
+            let outcome = self.answer(session, call, origin);
+            self.reply(session, link, id, outcome, unanswered);
         }
     }
 
@@ -290,6 +342,7 @@ impl DataPlane {
         link: &Arc<FrameSocket>,
         id: u64,
         outcome: Result<Outcome>,
+        unanswered: Unanswered,
     ) {
         match outcome {
             Err(error) => {
@@ -301,14 +354,24 @@ impl DataPlane {
             }
             Ok(Outcome { answer, descriptor, touched, slot, tenant, forget }) => {
                 let (author, link) = (session.clone(), link.clone());
-                let done = Box::new(move || author.reply(&link, id, Ok(answer), descriptor));
+                let done = Box::new(move || {
+                    author.reply(&link, id, Ok(answer), descriptor);
+                    drop(unanswered);
+                });
                 self.hub.invalidate((session.id, slot), tenant, &touched, forget, done);
             }
         }
     }
 
     /// Durability takes a while: it is awaited elsewhere, and other requests go on.
-    fn sync_then_reply(&self, session: &Arc<Session>, link: &Arc<FrameSocket>, id: u64, node: NodeId) {
+    fn sync_then_reply(
+        &self,
+        session: &Arc<Session>,
+        link: &Arc<FrameSocket>,
+        id: u64,
+        node: NodeId,
+        unanswered: Unanswered,
+    ) {
         match self.prepare_sync(session, node) {
             Err(error) => {
                 log_failure(session, &error);
@@ -326,6 +389,7 @@ impl DataPlane {
                         durable.map(|()| Answer::Done).map_err(|error| error.refusal()),
                         None,
                     );
+                    drop(unanswered);
                 });
             }
         }

@@ -8,7 +8,7 @@
 //! other is a leftover. One file is brought to or from the store by one thread at a time.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use rustix::fs::{MemfdFlags, Stat};
 
 use super::{DataPlane, io_refusal};
 use crate::lease::File;
-use crate::pool::{ObjectStore, Pool, set_mtime};
+use crate::pool::{BackingFile, ObjectStore, Pool, set_mtime};
 
 /// How long somebody waits for another one who is bringing the same file to or from the store, before saying so.
 pub(super) const WORKING_AFTER: Duration = Duration::from_secs(20);
@@ -107,7 +107,7 @@ impl Written<'_> {
     }
 
     /// The backing file, if there is one.
-    pub(super) fn open(&self, write: bool) -> Result<Option<OwnedFd>> {
+    pub(super) fn open(&self, write: bool) -> Result<Option<BackingFile>> {
         match self.pool.files.open_object(&self.key, write, false) {
             Ok(descriptor) => Ok(Some(descriptor)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -126,12 +126,12 @@ impl Written<'_> {
     }
 
     /// Makes the backing file, with nothing in it.
-    pub(super) fn make_empty(&self, mtime: Timestamp) -> Result<OwnedFd> {
+    pub(super) fn make_empty(&self, mtime: Timestamp) -> Result<BackingFile> {
         self.make(mtime, |_| Ok(()))
     }
 
     /// Makes the backing file, with the bytes that the map leads to. `None`: they are in the store, and there is no time.
-    pub(super) fn fill(&self, inode: &Inode, pace: Pace) -> Result<Option<OwnedFd>> {
+    pub(super) fn fill(&self, inode: &Inode, pace: Pace) -> Result<Option<BackingFile>> {
         let mtime = inode.mtime;
         match &inode.layout {
             Layout::Small { .. } => {
@@ -145,7 +145,7 @@ impl Written<'_> {
     }
 
     /// A file without a name that has the bytes of an object, for those who cannot read the store themselves.
-    pub(super) fn copy(&self, stored: &StoredObject) -> Result<OwnedFd> {
+    pub(super) fn copy(&self, stored: &StoredObject) -> Result<BackingFile> {
         let copied = || {
             let unfinished = self.unfinished();
             self.pool.files.remove_object(&unfinished)?;
@@ -157,14 +157,14 @@ impl Written<'_> {
         copied().map_err(io_refusal)
     }
 
-    fn download(&self, stored: &StoredObject, into: &OwnedFd) -> io::Result<()> {
+    fn download(&self, stored: &StoredObject, into: &BackingFile) -> io::Result<()> {
         let StoredObject { object, etag, size } = stored;
-        let into = Arc::new(into.try_clone()?);
+        let into = Arc::new(into.as_fd().try_clone_to_owned()?);
         self.store.wait(async |s3| s3.download(&object.key, etag, *size, into).await)
     }
 
     /// Makes the backing file under another name first: under its own it is the truth.
-    fn make(&self, mtime: Timestamp, fill: impl FnOnce(&OwnedFd) -> io::Result<()>) -> Result<OwnedFd> {
+    fn make(&self, mtime: Timestamp, fill: impl FnOnce(&BackingFile) -> io::Result<()>) -> Result<BackingFile> {
         let made = || {
             let unfinished = self.unfinished();
             self.pool.files.remove_object(&unfinished)?;
@@ -243,7 +243,7 @@ impl DataPlane {
     fn contents_of(
         &self,
         written: &Written<'_>,
-        file: OwnedFd,
+        file: BackingFile,
         size: u64,
         pace: Pace,
     ) -> Result<Option<Contents>> {
@@ -255,6 +255,7 @@ impl DataPlane {
         if pace == Pace::Quick {
             return Ok(None);
         }
+        let file = file.as_fd().try_clone_to_owned().map_err(io_refusal)?;
         self.upload(written, file, size).map(|stored| Some(Contents::Stored(stored)))
     }
 
@@ -326,7 +327,7 @@ fn recorded(inode: &Inode) -> BackingFacts {
 }
 
 /// What a backing file says about itself now.
-pub(super) fn look_at(file: &OwnedFd) -> Result<(BackingFacts, Stamp)> {
+pub(super) fn look_at(file: impl AsFd) -> Result<(BackingFacts, Stamp)> {
     let stat = rustix::fs::fstat(file).map_err(|error| io_refusal(error.into()))?;
     let facts = BackingFacts {
         size: stat.st_size as u64,
@@ -343,20 +344,20 @@ fn version() -> io::Result<u128> {
     Ok(u128::from_le_bytes(bytes))
 }
 
-fn write_all(file: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+fn write_all(file: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     let mut done = 0;
     while done < bytes.len() {
-        done += rustix::io::retry_on_intr(|| rustix::io::pwrite(file, &bytes[done..], done as u64))?;
+        done += rustix::io::retry_on_intr(|| rustix::io::pwrite(&file, &bytes[done..], done as u64))?;
     }
     Ok(())
 }
 
 /// The first `size` bytes of a file that may just have been cut: then as many as there are, and zeroes.
-fn read_all(file: &OwnedFd, size: usize) -> io::Result<Vec<u8>> {
+fn read_all(file: impl AsFd, size: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; size];
     let mut done = 0;
     while done < size {
-        match rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut bytes[done..], done as u64))? {
+        match rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut bytes[done..], done as u64))? {
             0 => break,
             read => done += read,
         }

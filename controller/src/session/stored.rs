@@ -1,6 +1,7 @@
 //! Requests about files of an object store. What can be answered at once is; what takes as long as the network is done
 //! on other threads, while the session goes on.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,17 +14,21 @@ use address_map::namespace::{attr, contents, lookup, object};
 use address_map::record::{Change, Inode, Layout, StoredObject};
 use address_map::wire::{Address, Answer, Call, FrameSocket, Lease, Source};
 
+use tokio::runtime::Handle;
+
 use super::scope::Scope;
+use super::inflight::Unanswered;
 use super::serve::Outcome;
 use super::staging::{Pace, Settled, WORKING_AFTER, Written, look_at};
 use super::{DataPlane, Session, Touched, io_refusal};
-use crate::pool::set_mtime;
+use crate::pool::{BackingFile, set_mtime};
 
 /// For how long an address that was given out leads to an object.
 const ADDRESS_VALID: Duration = Duration::from_secs(60);
 
 impl DataPlane {
-    /// Answers a call about the bytes of a file of an object store. `None`: the call is about something else.
+    /// Answers a call about the bytes of a file of an object store. A call about something else is left to the caller,
+    /// and `unanswered` with it.
     pub(super) fn answer_stored(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -31,28 +36,43 @@ impl DataPlane {
         id: u64,
         call: &Call,
         origin: Option<Origin>,
-    ) -> bool {
-        let Some(node) = about_bytes(call) else { return false };
-        let Ok(scope) = self.scope(session, node) else { return false };
-        let Ok(inode) = lookup::inode(&scope.tree.view(), scope.ino) else { return false };
-        let Some(written) = self.written(&scope.tree, scope.ino, &inode) else { return false };
-        drop(written);
-        match self.carry_out(session, node, call, origin, Pace::Quick) {
-            Ok(None) => {}
-            Ok(Some(outcome)) => {
-                self.reply(session, link, id, Ok(outcome));
-                return true;
-            }
-            Err(error) => {
-                self.reply(session, link, id, Err(error));
-                return true;
-            }
-        }
-        let Some(workers) = self.workers.handle() else {
-            self.reply(session, link, id, Err(Refusal::Io.into()));
-            return true;
+        unanswered: Unanswered,
+    ) -> Option<Unanswered> {
+        let Some(node) = about_bytes(call).filter(|node| self.is_stored(session, *node)) else {
+            return Some(unanswered);
         };
-        let (plane, session, link, call) = (self.clone(), session.clone(), link.clone(), call.clone());
+        let outcome = match (self.carry_out(session, node, call, origin, Pace::Quick), self.workers.handle()) {
+            (Ok(None), Some(workers)) => {
+                self.carry_out_elsewhere(workers, session, link, id, node, call.clone(), origin, unanswered);
+                return None;
+            }
+            (Ok(None), None) => Err(Refusal::Io.into()),
+            (Ok(Some(outcome)), _) => Ok(outcome),
+            (Err(error), _) => Err(error),
+        };
+        self.reply(session, link, id, outcome, unanswered);
+        None
+    }
+
+    /// Whether the bytes of a file belong to an object store.
+    fn is_stored(&self, session: &Session, node: NodeId) -> bool {
+        let inode = self.scope(session, node).and_then(|scope| lookup::inode(&scope.tree.view(), scope.ino));
+        inode.is_ok_and(|inode| self.store_of(&inode).is_some())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what was asked, by whom, and where the answer goes")]
+    fn carry_out_elsewhere(
+        self: &Arc<Self>,
+        workers: &Handle,
+        session: &Arc<Session>,
+        link: &Arc<FrameSocket>,
+        id: u64,
+        node: NodeId,
+        call: Call,
+        origin: Option<Origin>,
+        unanswered: Unanswered,
+    ) {
+        let (plane, session, link) = (self.clone(), session.clone(), link.clone());
         session.elsewhere.begin();
         let (worker, asked) = (plane.clone(), session.clone());
         let mut work = workers.spawn_blocking(move || {
@@ -68,9 +88,8 @@ impl DataPlane {
                 Ok(Ok(Ok(None))) | Err(_) => Ok(Outcome::unchanged(Answer::Pending)),
                 Ok(Err(_)) => Err(Refusal::Io.into()),
             };
-            plane.reply(&session, &link, id, outcome);
+            plane.reply(&session, &link, id, outcome, unanswered);
         });
-        true
     }
 
     /// Carries out a call at a pace; `None`: it takes longer.
@@ -177,8 +196,8 @@ impl DataPlane {
                 Layout::Stored(_) if written.store.s3.endpoint().tls && pace == Pace::Quick => Ok(None),
                 Layout::Stored(stored) if written.store.s3.endpoint().tls => {
                     let attr = self.present(scope.file(scope.ino), inode);
-                    let lease = Lease { write: false, backing: None, floating: true };
                     let copy = written.copy(stored)?;
+                    let lease = Lease { write: false, backing: None, floating: true, remote: copy.is_remote() };
                     Ok(Some(Outcome::unchanged(Answer::Leased { attr, lease }).with_descriptor(copy)))
                 }
                 Layout::Stored(stored) => addressed(Source::Address(address_of(written, stored)?)),
@@ -198,7 +217,7 @@ impl DataPlane {
             }
         };
         let attr = self.present(scope.file(scope.ino), inode);
-        let lease = Lease { write, backing: None, floating: true };
+        let lease = Lease { write, backing: None, floating: true, remote: descriptor.is_remote() };
         Ok(Some(Outcome::unchanged(Answer::Leased { attr, lease }).with_descriptor(descriptor)))
     }
 
@@ -284,7 +303,7 @@ impl DataPlane {
         let inode = lookup::inode(&scope.tree.view(), scope.ino)?;
         let (_, _, store) = self.store_of(&inode).ok_or(Refusal::NotSupported)?;
         let socket = store.runtime.wait_for(store.s3.connect()).map_err(io_refusal)?;
-        Ok(Some(Outcome::unchanged(Answer::Connected).with_descriptor(socket.into())))
+        Ok(Some(Outcome::unchanged(Answer::Connected).with_descriptor(OwnedFd::from(socket).into())))
     }
 
     /// What was written and is not in the store yet goes there on another thread; it is the truth meanwhile.
@@ -366,7 +385,7 @@ fn about_bytes(call: &Call) -> Option<NodeId> {
 }
 
 /// Carries a change of size or modification time over to a backing file.
-fn follow(file: &std::os::fd::OwnedFd, size: Option<u64>, inode: &Inode) -> std::io::Result<()> {
+fn follow(file: &BackingFile, size: Option<u64>, inode: &Inode) -> std::io::Result<()> {
     if let Some(size) = size {
         rustix::fs::ftruncate(file, size)?;
     }

@@ -18,6 +18,7 @@ use address_map::wire::{
     Stale, ToController, ToVmds,
 };
 
+use super::inflight::UNANSWERED_MAX;
 use super::{DataPlane, MountControl, Replaced, Session};
 use crate::map_service::PlaneServices;
 use crate::pool::Pools;
@@ -73,7 +74,13 @@ impl World {
     }
 
     fn connect(&self, tenant: TenantId) -> Vmds {
-        let options = SessionOptions { ttl_ms: 1000, cache_entries: 10, leases_max: 10, metered: false };
+        let options = SessionOptions {
+            ttl_ms: 1000,
+            cache_entries: 10,
+            leases_max: 10,
+            metered: false,
+            pool_timeout_ms: 1000,
+        };
         let session = self
             .plane
             .begin_session(tenant, "somebody", options, MountEpoch(u64::from(tenant.0)), Arc::new(NoControl))
@@ -204,7 +211,7 @@ fn a_guessed_node_outside_of_the_share_does_not_exist() {
     for outside in [private, data, Ino::ROOT, Ino(12345)] {
         let node = NodeId::new(slot, outside);
         assert_eq!(bob.call(Call::Getattr { node }), Err(Refusal::NotFound), "{node}");
-        assert_eq!(bob.call(Call::Lease { node, write: false }), Err(Refusal::NotFound), "{node}");
+        assert_eq!(bob.call(Call::Lease { node, write: false, fill: false }), Err(Refusal::NotFound), "{node}");
         assert_eq!(bob.names(node), Err(Refusal::NotFound), "{node}");
         assert_eq!(bob.make(node, "planted", Make::File), Err(Refusal::NotFound), "{node}");
         let change = AttrChange { mode: Some(0o777), ..AttrChange::default() };
@@ -247,8 +254,8 @@ fn a_share_is_live_in_both_directions() {
 fn a_read_only_share_can_be_looked_at_and_not_changed() {
     let (_world, _alice, bob, root) = shared(Rights::ReadOnly);
     let file = bob.lookup(root, "file").unwrap().node;
-    assert!(matches!(bob.call(Call::Lease { node: file, write: false }), Ok(Answer::Leased { .. })));
-    assert_eq!(bob.call(Call::Lease { node: file, write: true }), Err(Refusal::ReadOnly));
+    assert!(matches!(bob.call(Call::Lease { node: file, write: false, fill: false }), Ok(Answer::Leased { .. })));
+    assert_eq!(bob.call(Call::Lease { node: file, write: true, fill: false }), Err(Refusal::ReadOnly));
     assert_eq!(bob.make(root, "new", Make::File), Err(Refusal::ReadOnly));
     assert_eq!(
         bob.call(Call::Unlink { parent: root, name: Name::new(b"file").unwrap() }),
@@ -320,6 +327,36 @@ fn a_silent_vmds_delays_others_no_longer_than_the_deadline_and_is_cut_off() {
     assert!(began.elapsed() < Duration::from_secs(10));
     assert!(matches!(bob.receive(), ToVmds::Stale { .. }));
     assert!(bob.socket.receive::<ToVmds>(&mut Vec::new()).unwrap().is_none());
+}
+
+#[test]
+fn only_so_many_requests_of_one_vmds_are_without_a_reply() {
+    let world = World::new();
+    // The second mount hears of every change of the first, and answers nothing.
+    let (hostile, accomplice) = (world.connect(ALICE), world.connect(ALICE));
+    let change = AttrChange { mode: Some(0o700), ..AttrChange::default() };
+    let call = Call::Setattr { node: NodeId::ROOT, caller: CALLER, change };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for id in 0..4 * UNANSWERED_MAX as u64 {
+                let asked = hostile.socket.send(&ToController::Request { id, call: call.clone() }, None);
+                if asked.is_err() {
+                    break;
+                }
+            }
+        });
+        scope.spawn(|| {
+            for _ in 0..4 * UNANSWERED_MAX {
+                assert!(matches!(hostile.receive(), ToVmds::Reply { .. }));
+            }
+        });
+        // Until it is cut off for its silence: then the first changes are answered, and not before.
+        let mut heard = 0;
+        while accomplice.socket.receive::<ToVmds>(&mut Vec::new()).unwrap().is_some() {
+            heard += 1;
+        }
+        assert!((1..=UNANSWERED_MAX).contains(&heard), "{heard} changes were under way");
+    });
 }
 
 #[test]

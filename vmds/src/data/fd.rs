@@ -15,7 +15,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use super::store::Object;
 
 /// How leases that are no descriptors are used.
-const FLOATING: Lease = Lease { write: false, backing: None, floating: true };
+const FLOATING: Lease = Lease { write: false, backing: None, floating: true, remote: false };
 
 /// Most bytes copied by one request, so that no thread of the pool is taken for long; callers go on with the rest.
 pub(crate) const COPY_MAX: u64 = 64 * 1024 * 1024;
@@ -129,8 +129,9 @@ impl Held {
 
     /// Reads what the page cache has.
     pub(crate) fn read_quickly(&self, offset: u64, into: &mut [u8]) -> Quick {
+        // Some file systems ask another machine whether what is in memory still holds, whatever they are told.
         let fd = match &self.bytes {
-            Bytes::File(fd) => fd,
+            Bytes::File(fd) if !self.lease.remote => fd,
             Bytes::Inline(bytes) => return Quick::Read(copy_from(bytes, offset, into)),
             _ => return Quick::WouldWait,
         };
@@ -240,12 +241,13 @@ impl Held {
         Ok(merge(attr, &self.statx(AtFlags::empty())?))
     }
 
-    /// As [`Held::refresh`], but only if the file lies on a local disk, where it needs no waiting.
+    /// As [`Held::refresh`], but only if the file is on a local file system: there it needs no waiting, and what is in
+    /// memory is the truth.
     pub(crate) fn refresh_quickly(&self, attr: Attr) -> Option<Attr> {
-        // Network file systems have no block device of their own, so their major number is 0. For them the call
-        // answers from memory and is not to be believed; for a disk that memory is the truth.
-        let stat = self.statx(AtFlags::STATX_DONT_SYNC).ok()?;
-        (stat.stx_dev_major != 0).then(|| merge(attr, &stat))
+        if self.lease.remote {
+            return None;
+        }
+        Some(merge(attr, &self.statx(AtFlags::STATX_DONT_SYNC).ok()?))
     }
 
     fn statx(&self, flags: AtFlags) -> Result<Statx, Errno> {

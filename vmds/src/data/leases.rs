@@ -43,6 +43,10 @@ struct Entry {
     closers: Vec<Closer>,
     /// The last name is gone: drop the lease with the last handle.
     orphaned: bool,
+    /// Changes of bytes that go on although their requests have been answered: nobody is the last writer meanwhile.
+    changing: u32,
+    /// The last writer has closed while a change went on: the controller is told when that has ended.
+    close_late: bool,
     /// The answer in flight may be from before a recall.
     recalled: bool,
     /// How the open handles move bytes, decided by the first of them.
@@ -54,6 +58,20 @@ struct Entry {
 impl Entry {
     fn is_open(&self) -> bool {
         self.readers > 0 || self.writers > 0
+    }
+
+    fn in_use(&self) -> bool {
+        self.is_open() || self.changing > 0
+    }
+
+    /// Whether the controller is to be told now that nobody writes any more.
+    fn must_close(&mut self) -> bool {
+        if self.writers > 0 || !self.marked {
+            return false;
+        }
+        let wanted = !self.closers.is_empty() || self.close_late || (self.orphaned && !self.is_open());
+        self.close_late = wanted && self.changing > 0;
+        wanted && self.changing == 0
     }
 
     fn satisfies(&self, node: NodeId, want: Want) -> Option<Arc<Held>> {
@@ -130,7 +148,7 @@ impl Leases {
     /// Whether a handle of this process is open, or is being opened.
     pub(crate) fn is_open(&self, node: NodeId) -> bool {
         let table = self.0.lock();
-        table.entries.get(&node).is_some_and(|entry| entry.is_open() || entry.busy.is_some())
+        table.entries.get(&node).is_some_and(|entry| entry.in_use() || entry.busy.is_some())
     }
 
     /// Whether one more descriptor can be held.
@@ -265,11 +283,24 @@ impl Leases {
         table.settle(node)
     }
 
+    /// A change of the bytes goes on, and its request has been answered.
+    pub(crate) fn changes_on(&self, node: NodeId) {
+        self.0.lock().entry(node).changing += 1;
+    }
+
+    /// Such a change has ended.
+    pub(crate) fn has_changed(&self, node: NodeId) -> Steps {
+        let mut table = self.0.lock();
+        let changing = &mut table.entry(node).changing;
+        *changing = changing.saturating_sub(1);
+        table.settle(node)
+    }
+
     /// Gives up the lease of an inode that nobody uses, at once; answers whether there was one to give up.
     pub(crate) fn surrender(&self, node: NodeId) -> Option<Arc<Held>> {
         let mut table = self.0.lock();
         let idle = table.entries.get(&node).is_some_and(|entry| {
-            !entry.is_open() && !entry.marked && entry.busy.is_none() && entry.waiting.is_empty()
+            !entry.in_use() && !entry.marked && entry.busy.is_none() && entry.waiting.is_empty()
         });
         let held = if idle { table.entry(node).held.take() } else { None };
         if held.is_some() {
@@ -366,10 +397,7 @@ impl Table {
                 None => unsatisfied.push((want, done)),
             }
         }
-        if entry.writers == 0
-            && entry.marked
-            && (!entry.closers.is_empty() || (entry.orphaned && !entry.is_open()))
-        {
+        if entry.must_close() {
             entry.marked = false;
             entry.waiting = unsatisfied;
             entry.busy = Some(Busy::Closing { closers: std::mem::take(&mut entry.closers) });
@@ -389,7 +417,7 @@ impl Table {
                 return steps;
             }
         }
-        if entry.orphaned && !entry.is_open() && entry.held.is_some() {
+        if entry.orphaned && !entry.in_use() && entry.held.is_some() {
             steps.push_back(self.let_go(node));
             return steps;
         }
@@ -413,7 +441,7 @@ impl Table {
     /// Notes that nothing happens with an inode any more, if so.
     fn rest(&mut self, node: NodeId) {
         let Some(entry) = self.entries.get_mut(&node) else { return };
-        if entry.busy.is_some() || entry.is_open() || entry.marked {
+        if entry.busy.is_some() || entry.in_use() || entry.marked {
             return;
         }
         if entry.held.is_none() {

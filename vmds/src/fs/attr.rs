@@ -6,7 +6,6 @@ use address_map::attr::{AttrChange, Caller};
 use address_map::ids::NodeId;
 use address_map::wire::Call;
 
-use super::error::Errno;
 use super::{Done, Fs, Known, Shown};
 use crate::link::KernelRequest;
 
@@ -17,10 +16,9 @@ impl Fs {
             Some(Known::Now(attr)) => done(Ok(self.shown(None, node, attr, true))),
             Some(Known::OnFile(held, attr)) => {
                 let fs = Arc::clone(self);
-                self.io.submit(move || {
-                    let attr = held.refresh(attr).map_err(Errno::from);
-                    done(attr.map(|attr| fs.shown(None, node, attr, true)));
-                });
+                let refreshed =
+                    move |attr: Result<_, _>| done(attr.map(|attr| fs.shown(None, node, attr, true)));
+                self.look(held, move |held| held.refresh(attr), refreshed);
             }
             None => {
                 let fs = Arc::clone(self);

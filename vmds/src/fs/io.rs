@@ -46,12 +46,18 @@ impl Fs {
             if let Some(object) = held.as_object() {
                 return object.read(offset, size, move |read| done(read.map_err(Errno::from)));
             }
-            fs.io.submit(move || {
-                Held::with_buffer(size, |buffer| {
-                    let read = held.read(offset, buffer).map_err(Errno::from);
-                    done(read.map(|read| &buffer[..read]));
-                });
-            });
+            fs.threads_for(&Arc::clone(&held)).submit(
+                done,
+                |done, _| done(Err(Refusal::Io.into())),
+                move |owed| {
+                    Held::with_buffer(size, |buffer| {
+                        let read = held.read(offset, buffer).map_err(Errno::from);
+                        if let Some(done) = owed.take() {
+                            done(read.map(|read| &buffer[..read]));
+                        }
+                    });
+                },
+            );
         });
     }
 
@@ -103,32 +109,6 @@ impl Fs {
                     }
                 });
                 stripped.notices.push(Notice::Inode { node, data: false }, &told);
-            });
-        });
-    }
-
-    /// Changes the bytes of an open file on a thread that may wait, after growth up to `end` has been charged.
-    pub(super) fn change_bytes<T: 'static>(
-        self: &Arc<Self>,
-        node: NodeId,
-        end: Option<u64>,
-        done: impl Done<T>,
-        change: impl FnOnce(&Held) -> Result<T, rustix::io::Errno> + Send + 'static,
-    ) {
-        let fs = Arc::clone(self);
-        self.with_open(node, true, move |held| {
-            let held = match held {
-                Ok(held) => held,
-                Err(errno) => return done(Err(errno)),
-            };
-            let pool = Arc::clone(&fs);
-            pool.io.submit(move || {
-                let after = Arc::clone(&fs);
-                fs.grow(node, held, end.unwrap_or(0), move |held| {
-                    let changed = held.and_then(|held| change(&held).map_err(Errno::from));
-                    after.touched(node);
-                    done(changed);
-                });
             });
         });
     }

@@ -37,10 +37,9 @@ impl Fs {
                 Some(Known::Now(attr)) => done(Ok(self.found(parent, node, attr))),
                 Some(Known::OnFile(held, attr)) => {
                     let fs = Arc::clone(self);
-                    self.io.submit(move || {
-                        let attr = held.refresh(attr).map_err(Errno::from);
-                        done(attr.map(|attr| fs.found(parent, node, attr)));
-                    });
+                    let refreshed =
+                        move |attr: Result<_, _>| done(attr.map(|attr| fs.found(parent, node, attr)));
+                    self.look(held, move |held| held.refresh(attr), refreshed);
                 }
                 None => self.ask_lookup(parent, name, done),
             },

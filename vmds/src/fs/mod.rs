@@ -16,6 +16,7 @@ mod rename;
 mod space;
 mod stale;
 mod statfs;
+mod storage;
 mod sync;
 mod xattr;
 
@@ -47,6 +48,8 @@ use error::Errno;
 
 /// How often a quota that is used up is asked for again.
 const QUOTA_PATIENCE: u32 = 5;
+/// How long a request may wait for a local disk: writing out gigabytes takes minutes, and is no reason to fail.
+const LOCAL_PATIENCE: Duration = Duration::from_secs(600);
 /// How long before each time.
 const QUOTA_PAUSE: Duration = Duration::from_millis(10);
 
@@ -73,7 +76,10 @@ pub(crate) struct Fs {
     link: Arc<Link>,
     cache: Namespace,
     leases: Leases,
-    io: IoPool,
+    /// Threads for files on local disks, which answer in the end.
+    local: IoPool,
+    /// Threads for files that may depend on another machine: what hangs there stops nothing else.
+    remote: IoPool,
     store: Store,
     notices: Arc<Notices>,
     ttl: Duration,
@@ -103,7 +109,8 @@ impl Fs {
             link,
             cache: Namespace::new(options.cache_entries as usize),
             leases: Leases::new(options.leases_max as usize, descriptors_max),
-            io: IoPool::new(),
+            local: IoPool::new(LOCAL_PATIENCE),
+            remote: IoPool::new(Duration::from_millis(options.pool_timeout_ms)),
             notices,
             ttl: Duration::from_millis(options.ttl_ms),
             metered: options.metered,
@@ -178,10 +185,16 @@ impl Fs {
         self.link.change(request, call, move |outcome| match outcome {
             Err(Refusal::Quota) if refused < QUOTA_PATIENCE => {
                 let pool = Arc::clone(&fs);
-                pool.io.submit(move || {
-                    std::thread::sleep(QUOTA_PAUSE);
-                    fs.change_after(refused + 1, request, again, done);
-                });
+                pool.local.submit(
+                    done,
+                    |done, _| done(Err(Refusal::Quota)),
+                    move |owed| {
+                        std::thread::sleep(QUOTA_PAUSE);
+                        if let Some(done) = owed.take() {
+                            fs.change_after(refused + 1, request, again, done);
+                        }
+                    },
+                );
             }
             outcome => done(outcome),
         });
@@ -262,14 +275,17 @@ impl Fs {
                 Step::Answer(done, granted) => done(granted),
                 Step::Released(done) => done(),
                 // Closing may wait for the storage.
-                Step::Discard(held) => self.io.submit(move || drop(held)),
+                Step::Discard(held) => self.close(held, || {}),
                 Step::Drop { node, held } => {
                     let fs = Arc::clone(self);
-                    self.io.submit(move || {
-                        drop(held);
+                    let dropped = move || {
                         fs.link.lease_dropped(node);
                         fs.drive(fs.leases.dropped(node));
-                    });
+                    };
+                    match held {
+                        Some(held) => self.close(held, dropped),
+                        None => self.local.tidy(dropped),
+                    }
                 }
                 Step::Ask { node, write, fill } => {
                     let fs = Arc::clone(self);
@@ -320,29 +336,6 @@ impl Fs {
     /// Whether growth of `node` has to be charged before it happens.
     fn is_metered(&self, node: NodeId) -> bool {
         self.metered || !node.is_own()
-    }
-
-    /// Has the growth of `node` to `end` bytes charged, if it is one, then goes on. Must not run on a thread that
-    /// may not wait for storage.
-    fn grow(self: &Arc<Self>, node: NodeId, held: Arc<Held>, end: u64, done: impl Done<Arc<Held>>) {
-        if !self.is_metered(node) || held.is_charged(end) {
-            return done(Ok(held));
-        }
-        match held.size() {
-            Ok(size) => held.charged(size),
-            Err(error) => return done(Err(error.into())),
-        }
-        if held.is_charged(end) {
-            return done(Ok(held));
-        }
-        let fs = Arc::clone(self);
-        self.ask(Call::Grow { node, size: end }, accept_done, move |charged| match charged {
-            Ok(()) => fs.io.submit(move || {
-                held.charged(end);
-                done(Ok(held));
-            }),
-            Err(refusal) => done(Err(refusal.into())),
-        });
     }
 }
 

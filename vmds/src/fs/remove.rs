@@ -52,7 +52,7 @@ impl Fs {
         // A file that nobody uses shall go with its name, not a moment later.
         if let Some(held) = target.and_then(|target| self.leases.surrender(target)) {
             target.into_iter().for_each(|target| self.link.lease_dropped(target));
-            self.io.submit(move || drop(held));
+            self.close(held, || {});
         }
         let accept = |answer| match answer {
             Answer::Removed { target, parent } => Some((target, parent)),

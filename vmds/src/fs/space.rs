@@ -7,9 +7,8 @@ use address_map::ids::NodeId;
 use address_map::limits::FILE_SIZE_MAX;
 use rustix::fs::{FallocateFlags, SeekFrom};
 
-use super::error::Errno;
 use super::{Done, Fs};
-use crate::data::fd::COPY_MAX;
+use crate::data::fd::{COPY_MAX, Held};
 
 /// A place in a file.
 #[derive(Clone, Copy, Debug)]
@@ -44,13 +43,13 @@ impl Fs {
     pub(crate) fn seek(self: &Arc<Self>, at: Place, what: Seek, done: impl Done<u64>) {
         let fs = Arc::clone(self);
         self.with_open(at.node, false, move |held| match held {
-            Ok(held) => fs.io.submit(move || {
+            Ok(held) => {
                 let to = match what {
                     Seek::Data => SeekFrom::Data(at.offset),
                     Seek::Hole => SeekFrom::Hole(at.offset),
                 };
-                done(held.seek(to).map_err(Errno::from));
-            }),
+                fs.look(held, move |held| held.seek(to), done);
+            }
             Err(errno) => done(Err(errno)),
         });
     }
@@ -63,12 +62,12 @@ impl Fs {
                 Ok(source) => source,
                 Err(errno) => return done(Err(errno)),
             };
-            let pool = Arc::clone(&fs);
-            pool.io.submit(move || {
+            let after = Arc::clone(&fs);
+            fs.look(Arc::clone(&source), Held::size, move |size| {
                 // No more is charged than is copied.
-                let len = match source.size() {
+                let len = match size {
                     Ok(size) => len.min(size.saturating_sub(from.offset)).min(COPY_MAX),
-                    Err(error) => return done(Err(error.into())),
+                    Err(errno) => return done(Err(errno)),
                 };
                 if len == 0 {
                     return done(Ok(0));
@@ -76,7 +75,7 @@ impl Fs {
                 let Some(end) = to.offset.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX) else {
                     return done(Err(Refusal::TooLarge.into()));
                 };
-                fs.change_bytes(to.node, Some(end), done, move |target| {
+                after.change_bytes(to.node, Some(end), done, move |target| {
                     Ok(source.copy_to(from.offset, target, to.offset, len)? as u32)
                 });
             });

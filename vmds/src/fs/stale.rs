@@ -69,10 +69,7 @@ impl Fs {
                 // The descriptors count: the fence is answered when they are closed.
                 Step::Discard(held) => {
                     let fence = Arc::clone(fence);
-                    self.io.submit(move || {
-                        drop(held);
-                        drop(fence);
-                    });
+                    self.close(held, move || drop(fence));
                 }
                 other => self.drive(Steps::from([other])),
             }

@@ -17,11 +17,12 @@ impl Fs {
                 Ok(held) => held,
                 Err(errno) => return done(Err(errno)),
             };
-            let pool = Arc::clone(&fs);
-            pool.io.submit(move || match held.sync(!data_only) {
-                Ok(()) => fs.sync_metadata(node, done),
-                Err(error) => done(Err(error.into())),
-            });
+            let after = Arc::clone(&fs);
+            let synced = move |synced: Result<(), Errno>| match synced {
+                Ok(()) => after.sync_metadata(node, done),
+                Err(errno) => done(Err(errno)),
+            };
+            fs.look(held, move |held| held.sync(!data_only), synced);
         });
     }
 

@@ -16,7 +16,13 @@ use address_map::wire::{SessionOptions, Stale};
 use agent::{Mounted, can_mount};
 
 fn options() -> SessionOptions {
-    SessionOptions { ttl_ms: 3_600_000, cache_entries: 4096, leases_max: 64, metered: false }
+    SessionOptions {
+        ttl_ms: 3_600_000,
+        cache_entries: 4096,
+        leases_max: 64,
+        metered: false,
+        pool_timeout_ms: 60_000,
+    }
 }
 
 fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {

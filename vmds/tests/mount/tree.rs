@@ -148,7 +148,8 @@ impl Tree {
             node.backing = register(file);
         }
         node.attr.volatile |= write;
-        (Lease { write, backing: node.backing, floating: false }, file.as_fd().try_clone_to_owned().unwrap())
+        let lease = Lease { write, backing: node.backing, floating: false, remote: false };
+        (lease, file.as_fd().try_clone_to_owned().unwrap())
     }
 
     /// A change by somebody else, who does not go through this mount.

@@ -226,3 +226,31 @@ fn a_file_created_for_reading_is_reported_when_it_is_closed() {
     assert_eq!(granted.backing, Some(4));
     assert_eq!(run(leases.release(OWN, false, log.closer("-"))), ["close 0:7"]);
 }
+
+#[test]
+fn the_last_writer_is_reported_only_when_a_change_that_was_given_up_has_ended() {
+    let (leases, log) = (leases(), Log::default());
+    run(leases.want(OWN, WRITE, log.waiter("w")));
+    run(leases.answered(OWN, Ok(held_as(true, None))));
+    leases.changes_on(OWN);
+    leases.changes_on(OWN);
+    assert!(run(leases.release(OWN, true, log.closer("closed"))).is_empty());
+    assert_eq!(log.take(), ["w None", "closed"], "who closes does not wait");
+    assert!(run(leases.orphaned(OWN)).is_empty());
+    assert!(leases.surrender(OWN).is_none() && leases.is_open(OWN));
+    assert!(run(leases.has_changed(OWN)).is_empty());
+    assert_eq!(run(leases.has_changed(OWN)), ["close 0:7"]);
+    assert_eq!(run(leases.closed(OWN)), ["drop 0:7"]);
+}
+
+#[test]
+fn a_change_that_ends_after_a_recall_leaves_nothing() {
+    let (leases, log) = (leases(), Log::default());
+    run(leases.want(foreign(), WRITE, log.waiter("w")));
+    run(leases.answered(foreign(), Ok(held_as(true, None))));
+    leases.changes_on(foreign());
+    run(leases.release(foreign(), true, log.closer("-")));
+    leases.recall(Slot(2));
+    assert!(run(leases.has_changed(foreign())).is_empty());
+    assert!(leases.0.lock().entries.is_empty());
+}

@@ -7,8 +7,8 @@ use address_map::wire::{Lease, SessionOptions, Stale, ToController, ToVmds};
 use super::*;
 use crate::testing::file;
 
-const WRITER: Lease = Lease { write: true, backing: Some(9), floating: false };
-const READER: Lease = Lease { write: false, backing: Some(9), floating: false };
+const WRITER: Lease = Lease { write: true, backing: Some(9), floating: false, remote: false };
+const READER: Lease = Lease { write: false, backing: Some(9), floating: false, remote: false };
 
 fn volatile(size: u64) -> Attr {
     Attr { volatile: true, ..file_attr(size) }

@@ -1,0 +1,128 @@
+//! Work on backing files, on threads that may wait for storage; whoever asked for it is answered in time all the same.
+
+use std::sync::Arc;
+
+use address_map::error::Refusal;
+use address_map::ids::NodeId;
+use address_map::wire::Call;
+
+use super::error::Errno;
+use super::{Done, Fs};
+use crate::data::fd::Held;
+use crate::data::pool::{IoPool, Owed, Progress};
+
+impl Fs {
+    /// The threads that may wait for this file.
+    pub(super) fn threads_for(&self, held: &Held) -> &IoPool {
+        if held.lease.remote { &self.remote } else { &self.local }
+    }
+
+    /// Asks a backing file for something without changing its bytes.
+    pub(super) fn look<T: 'static>(
+        self: &Arc<Self>,
+        held: Arc<Held>,
+        look: impl FnOnce(&Held) -> Result<T, rustix::io::Errno> + Send + 'static,
+        done: impl Done<T>,
+    ) {
+        let fs = Arc::clone(self);
+        fs.threads_for(&Arc::clone(&held)).submit(
+            done,
+            |done, _| done(Err(Errno::from(Refusal::Io))),
+            move |owed| {
+                let seen = look(&held).map_err(Errno::from);
+                if let Some(done) = owed.take() {
+                    done(seen);
+                }
+            },
+        );
+    }
+
+    /// Lets go of a descriptor where that may take a while, then goes on with `then`.
+    pub(super) fn close(&self, held: Arc<Held>, then: impl FnOnce() + Send + 'static) {
+        self.threads_for(&Arc::clone(&held)).tidy(move || {
+            drop(held);
+            then();
+        });
+    }
+
+    /// Changes the bytes of an open file on a thread that may wait, after growth up to `end` has been charged.
+    pub(super) fn change_bytes<T: 'static>(
+        self: &Arc<Self>,
+        node: NodeId,
+        end: Option<u64>,
+        done: impl Done<T>,
+        change: impl FnOnce(&Held) -> Result<T, rustix::io::Errno> + Send + 'static,
+    ) {
+        let fs = Arc::clone(self);
+        self.with_open(node, true, move |held| match held {
+            Ok(held) => fs.grow(node, held, end.unwrap_or(0), change, done),
+            Err(errno) => done(Err(errno)),
+        });
+    }
+
+    /// Has growth to `end` bytes charged, if it is one, then makes the change.
+    fn grow<T: 'static>(
+        self: &Arc<Self>,
+        node: NodeId,
+        held: Arc<Held>,
+        end: u64,
+        change: impl FnOnce(&Held) -> Result<T, rustix::io::Errno> + Send + 'static,
+        done: impl Done<T>,
+    ) {
+        if !self.is_metered(node) || held.is_charged(end) {
+            return self.make_change(node, held, change, done);
+        }
+        let fs = Arc::clone(self);
+        let looked_at = Arc::clone(&held);
+        self.look(held, Held::size, move |size| match size {
+            Ok(size) => {
+                looked_at.charged(size);
+                if looked_at.is_charged(end) {
+                    return fs.make_change(node, looked_at, change, done);
+                }
+                let charge = Call::Grow { node, size: end };
+                let after = Arc::clone(&fs);
+                fs.ask(charge, super::accept_done, move |charged| match charged {
+                    Ok(()) => {
+                        looked_at.charged(end);
+                        after.make_change(node, looked_at, change, done);
+                    }
+                    Err(refusal) => done(Err(refusal.into())),
+                });
+            }
+            Err(errno) => done(Err(errno)),
+        });
+    }
+
+    fn make_change<T: 'static>(
+        self: &Arc<Self>,
+        node: NodeId,
+        held: Arc<Held>,
+        change: impl FnOnce(&Held) -> Result<T, rustix::io::Errno> + Send + 'static,
+        done: impl Done<T>,
+    ) {
+        let (fs, late) = (Arc::clone(self), Arc::clone(self));
+        self.threads_for(&Arc::clone(&held)).submit(
+            done,
+            move |done, progress| {
+                // Before anybody can close the file: it may still change.
+                if progress == Progress::UnderWay {
+                    late.leases.changes_on(node);
+                }
+                done(Err(Errno::from(Refusal::Io)));
+            },
+            move |owed| {
+                let changed = change(&held).map_err(Errno::from);
+                fs.touched(node);
+                fs.changed(node, owed, changed);
+            },
+        );
+    }
+
+    fn changed<T, D: Done<T>>(self: &Arc<Self>, node: NodeId, owed: &Owed<D>, changed: Result<T, Errno>) {
+        match owed.take() {
+            Some(done) => done(changed),
+            None => self.drive(self.leases.has_changed(node)),
+        }
+    }
+}
