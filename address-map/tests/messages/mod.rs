@@ -1,6 +1,6 @@
 //! Strategies for every message of the wire.
 
-use address_map::attr::{Attr, AttrChange, Caller, FileKind, SetTime, Timestamp};
+use address_map::attr::{Attr, AttrChange, Caller, FileKind, NewMode, SetTime, Timestamp};
 use address_map::error::Refusal;
 use address_map::ids::{NodeId, Slot};
 use address_map::limits::{NAME_MAX, STALE_ITEMS_MAX, XATTR_VALUE_MAX};
@@ -63,6 +63,10 @@ fn caller() -> impl Strategy<Value = Caller> {
     any::<[u32; 2]>().prop_map(|[uid, gid]| Caller { uid, gid })
 }
 
+fn new_mode() -> impl Strategy<Value = NewMode> {
+    any::<[u32; 2]>().prop_map(|[mode, umask]| NewMode { mode, umask })
+}
+
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let long = (any::<u8>(), 0..=XATTR_VALUE_MAX).prop_map(|(byte, length)| vec![byte; length]);
     prop_oneof![9 => vec(any::<u8>(), 0..64).boxed(), 1 => long.boxed()]
@@ -112,10 +116,10 @@ fn call() -> impl Strategy<Value = Call> {
             caller,
             change
         }),
-        (node(), name(), caller(), any::<u32>(), make()).prop_map(|(parent, name, caller, mode, what)| {
+        (node(), name(), caller(), new_mode(), make()).prop_map(|(parent, name, caller, mode, what)| {
             Call::Make { parent, name, caller, mode, what }
         }),
-        (node(), name(), caller(), any::<u32>()).prop_map(|(parent, name, caller, mode)| Call::Create {
+        (node(), name(), caller(), new_mode()).prop_map(|(parent, name, caller, mode)| Call::Create {
             parent,
             name,
             caller,
@@ -128,8 +132,8 @@ fn call() -> impl Strategy<Value = Call> {
         (node(), any::<u64>()).prop_map(|(node, after)| Call::List { node, after }),
         (node(), bytes()).prop_map(|(node, name)| Call::Getxattr { node, name }),
         (node(), bytes()).prop_map(|(node, name)| Call::Removexattr { node, name }),
-        (node(), vec(any::<u8>(), 0..256), bytes(), set)
-            .prop_map(|(node, name, value, mode)| Call::Setxattr { node, name, value, mode }),
+        (node(), caller(), vec(any::<u8>(), 0..256), bytes(), set)
+            .prop_map(|(node, caller, name, value, mode)| Call::Setxattr { node, caller, name, value, mode }),
         (node(), any::<bool>()).prop_map(|(node, write)| Call::Lease { node, write }),
         (node(), any::<u64>()).prop_map(|(node, size)| Call::Grow { node, size }),
     ]

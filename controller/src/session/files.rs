@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use address_map::attr::Caller;
+use address_map::attr::{Caller, NewMode};
 use address_map::error::{Refusal, Result};
 use address_map::ids::{Ino, NodeId, Slot};
 use address_map::name::Name;
@@ -25,7 +25,7 @@ impl DataPlane {
         parent: NodeId,
         name: Name,
         caller: Caller,
-        mode: u32,
+        mode: NewMode,
         origin: Option<Origin>,
     ) -> Result<Outcome> {
         let (scope, made) = self.make_open(session, parent, &name, caller, mode, origin)?;

@@ -1,6 +1,6 @@
 //! Requests that change names and attributes.
 
-use address_map::attr::{AttrChange, Caller, FileKind};
+use address_map::attr::{AttrChange, Caller, FileKind, NewMode};
 use address_map::error::{Refusal, Result};
 use address_map::ids::{Ino, NodeId, Slot, TenantId};
 use address_map::map::Tree;
@@ -23,7 +23,7 @@ impl DataPlane {
         session: &Session,
         (parent, name): (NodeId, Name),
         caller: Caller,
-        mode: u32,
+        mode: NewMode,
         what: &Make,
         origin: Option<Origin>,
     ) -> Result<Outcome> {
@@ -268,8 +268,8 @@ impl DataPlane {
     pub(super) fn setxattr(
         &self,
         session: &Session,
-        node: NodeId,
-        name: &[u8],
+        (node, name): (NodeId, &[u8]),
+        caller: Caller,
         value: &[u8],
         mode: XattrMode,
         origin: Option<Origin>,
@@ -277,7 +277,7 @@ impl DataPlane {
         let scope = self.scope(session, node)?.writable()?;
         let inode = scope.tree.write(|txn| {
             replay::remember(txn, origin, Change::Changed);
-            xattr::set(txn, scope.ino, name, value, mode)
+            xattr::set(txn, scope.ino, caller, name, value, mode)
         })?;
         Ok(self.attributes_changed(&scope, &inode))
     }
@@ -309,7 +309,7 @@ impl DataPlane {
         parent: NodeId,
         name: &Name,
         caller: Caller,
-        mode: u32,
+        mode: NewMode,
         origin: Option<Origin>,
     ) -> Result<(Scope, create::Made)> {
         let scope = self.scope(session, parent)?.writable()?;

@@ -61,7 +61,13 @@ impl Fs {
             }
             done(match attr {
                 Ok(attr) => {
-                    let kept = fs.cache.change(stamp, |facts| facts.attr(node, attr));
+                    let kept = fs.cache.change(stamp, |facts| {
+                        if change.mode.is_some() {
+                            // The access control list follows permission bits.
+                            facts.xattrs_changed(node);
+                        }
+                        facts.attr(node, attr);
+                    });
                     Ok(fs.shown(None, node, attr, kept))
                 }
                 Err(refusal) => Err(fs.doubt(refusal, |facts| facts.attr_unknown(node))),

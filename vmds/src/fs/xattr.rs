@@ -1,9 +1,8 @@
-//! Extended attributes.
-//!
-//! Access control lists (`system.posix_acl_*`) are not supported, and say so.
+//! Extended attributes. Access control lists are two of them.
 
 use std::sync::Arc;
 
+use address_map::attr::Caller;
 use address_map::error::Refusal;
 use address_map::ids::NodeId;
 use address_map::limits::{XATTR_NAME_MAX, XATTR_VALUE_MAX};
@@ -34,13 +33,7 @@ fn fit(bytes: Arc<[u8]>, room: u32) -> Result<AttrBytes, Errno> {
 }
 
 fn check_name(name: &[u8]) -> Result<(), Refusal> {
-    if name.starts_with(b"system.posix_acl_") {
-        Err(Refusal::NotSupported)
-    } else if name.is_empty() || name.len() > XATTR_NAME_MAX {
-        Err(Refusal::Invalid)
-    } else {
-        Ok(())
-    }
+    if name.is_empty() || name.len() > XATTR_NAME_MAX { Err(Refusal::Invalid) } else { Ok(()) }
 }
 
 impl Fs {
@@ -90,8 +83,8 @@ impl Fs {
     pub(crate) fn setxattr(
         self: &Arc<Self>,
         request: KernelRequest,
-        node: NodeId,
-        name: &[u8],
+        (node, name): (NodeId, &[u8]),
+        caller: Caller,
         value: &[u8],
         mode: XattrMode,
         done: impl Done<()>,
@@ -99,7 +92,7 @@ impl Fs {
         if value.len() > XATTR_VALUE_MAX {
             return done(Err(Refusal::AttributeTooLarge.into()));
         }
-        let call = Call::Setxattr { node, name: name.to_vec(), value: value.to_vec(), mode };
+        let call = Call::Setxattr { node, caller, name: name.to_vec(), value: value.to_vec(), mode };
         self.change_xattr(request, node, name, call, done);
     }
 

@@ -27,8 +27,17 @@ fn a_missing_name_is_remembered_until_it_is_made() {
     assert!(matches!(at_once(&lookup(&fs, ROOT, "a")), Ok(Looked::Absent { .. })));
 
     let caller = address_map::attr::Caller { uid: 1, gid: 2 };
-    let made =
-        start(|done| fs.make(REQUEST, ROOT, b"a", caller, 0o755, address_map::wire::Make::Directory, done));
+    let made = start(|done| {
+        fs.make(
+            REQUEST,
+            ROOT,
+            b"a",
+            caller,
+            NewMode::exactly(0o755),
+            address_map::wire::Make::Directory,
+            done,
+        )
+    });
     let (id, _) = controller.next_call();
     let target = with_node(node(9), dir_attr());
     controller.answer(id, Answer::Made { target, parent: Attr { nlink: 3, ..dir_attr() } });
