@@ -16,6 +16,7 @@ mod lifecycle;
 mod listing;
 mod locate;
 mod metadata;
+mod mounting;
 mod names;
 mod programs;
 mod quota;

@@ -137,9 +137,13 @@ impl Agent {
 
     fn mount_on(&self, order: &MountOrder) -> Result<Arc<TenantMount>, ServiceError> {
         let mut mounts = self.mounts.lock();
+        self.notice_unmounted(&mut mounts, order.tenant);
         if let Some(mount) = mounts.get(&order.tenant) {
             let mount = mount.clone();
-            if !mount.dirs.lock().contains(&order.dir) {
+            if mount.dirs.lock().contains(&order.dir) {
+                mountpoint::change(&order.dir, mount.device_number(), &order.options)
+                    .map_err(|error| cannot_change(order, &error))?;
+            } else {
                 self.bind(&mount, order)?;
             }
             return Ok(mount);
@@ -148,6 +152,18 @@ impl Agent {
         let mount = self.first_mount(order, &target)?;
         mounts.insert(order.tenant, mount.clone());
         Ok(mount)
+    }
+
+    /// Forgets the directories of a tenant that somebody else has unmounted.
+    fn notice_unmounted(&self, mounts: &mut HashMap<TenantId, Arc<TenantMount>>, tenant: TenantId) {
+        let Some(mount) = mounts.get(&tenant).cloned() else { return };
+        let places = mountpoint::Places::now();
+        mount.dirs.lock().retain(|dir| places.has(dir, mount.device_number()));
+        if mount.is_over() {
+            mounts.remove(&tenant);
+            self.records.remove(tenant.0);
+            self.end(mount, false);
+        }
     }
 
     /// Another directory of a tenant that is mounted already shows the same file system: one cache, one VMDS.
@@ -280,9 +296,12 @@ impl MountService for Agent {
 
     fn observe(&self) -> Vec<MountObserved> {
         let mounts = self.mounts.lock();
+        let places = mountpoint::Places::now();
         let mut seen = Vec::new();
         for (tenant, mount) in mounts.iter() {
-            seen.extend(mount.dirs.lock().iter().map(|dir| observed(*tenant, dir, mount)));
+            let dirs = mount.dirs.lock();
+            let there = dirs.iter().filter(|dir| places.has(dir, mount.device_number()));
+            seen.extend(there.map(|dir| observed(*tenant, dir, mount)));
         }
         seen
     }
@@ -424,6 +443,16 @@ fn going_away(order: &MountOrder) -> ServiceError {
 
 fn cannot_mount(order: &MountOrder, error: &io::Error) -> ServiceError {
     ServiceError::Unavailable(format!("cannot mount on {}: {error}", order.dir.display()))
+}
+
+fn cannot_change(order: &MountOrder, error: &io::Error) -> ServiceError {
+    let dir = order.dir.display();
+    match Errno::from_io_error(error) {
+        Some(Errno::BUSY) => {
+            ServiceError::Busy(format!("{dir} cannot become read-only: files on it are open for writing"))
+        }
+        _ => ServiceError::Unavailable(format!("the options of {dir} cannot be changed: {error}")),
+    }
 }
 
 fn internal(error: io::Error) -> ServiceError {

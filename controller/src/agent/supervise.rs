@@ -292,6 +292,12 @@ impl TenantMount {
         }
     }
 
+    /// It was unmounted, and nobody serves it any more.
+    pub(super) fn is_over(&self) -> bool {
+        let state = self.state.lock();
+        state.ending && state.observed.pid == 0
+    }
+
     fn is_ending(&self) -> bool {
         self.state.lock().ending
     }
@@ -418,7 +424,11 @@ fn supervise(mount: &Weak<TenantMount>, first: Server) {
         let planned = mount.state.lock().next.take();
         let unmounted = matches!(&status, Ok(Some(status)) if status.success());
         mount.ended((!unmounted && planned.is_none()).then(|| describe(&status)));
-        if unmounted || mount.is_ending() {
+        if unmounted {
+            // Also if it was somebody else who has unmounted it.
+            mount.expect_end();
+        }
+        if mount.is_ending() {
             planned.into_iter().for_each(end_of_failed);
             return;
         }
