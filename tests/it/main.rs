@@ -15,6 +15,7 @@ mod isolation;
 mod lifecycle;
 mod listing;
 mod locate;
+mod locks;
 mod metadata;
 mod mounting;
 mod names;
