@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail right there")]
 
 mod acls;
+mod coherence;
 mod conformance;
 mod crash_both;
 mod crash_controller;
