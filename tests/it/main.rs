@@ -20,6 +20,7 @@ mod locks;
 mod metadata;
 mod mounting;
 mod names;
+mod privileges;
 mod programs;
 mod quota;
 mod refusals;

@@ -10,6 +10,8 @@ use crate::record::Inode;
 use crate::shard::{Records, Txn};
 use crate::wire::XattrMode;
 
+/// The attribute with the capabilities of a program.
+const CAPABILITY: &[u8] = b"security.capability";
 /// What names of attributes begin with. Who may use which is the kernel's business.
 const NAME_SPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
@@ -76,6 +78,16 @@ pub fn remove(txn: &mut Txn<'_>, ino: Ino, name: &[u8]) -> Result<Inode> {
     inode.ctime = txn.now();
     txn.put_inode(ino, &inode);
     Ok(inode)
+}
+
+/// Takes a program's capabilities away, because its bytes may change. Answers whether it had any.
+pub fn drop_capability(txn: &mut Txn<'_>, ino: Ino) -> Result<bool> {
+    let has =
+        txn.need_inode(ino)?.has_xattrs && txn.value(&key::xattr(txn.tenant(), ino, CAPABILITY))?.is_some();
+    if has {
+        remove(txn, ino, CAPABILITY)?;
+    }
+    Ok(has)
 }
 
 /// Whether an inode has attributes.

@@ -228,6 +228,9 @@ impl DataPlane {
         let scope = self.scope(session, node)?.writable()?;
         let with_object = change.size.is_some() || change.mtime.is_some();
         let mut inode = scope.tree.write(|txn| {
+            if change.size.is_some() && !scope.is_own() {
+                xattr::drop_capability(txn, scope.ino)?;
+            }
             let inode = attr::setattr(txn, scope.ino, &change)?;
             if !(inode.dirty && with_object) {
                 replay::remember(txn, origin, Change::Changed);

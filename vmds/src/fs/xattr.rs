@@ -32,6 +32,12 @@ fn fit(bytes: Arc<[u8]>, room: u32) -> Result<AttrBytes, Errno> {
     }
 }
 
+/// Names without those that only root knows of. Each is ended by NUL.
+fn without_trusted(names: &[u8]) -> Vec<u8> {
+    let names = names.split_inclusive(|&byte| byte == 0).filter(|name| !name.starts_with(b"trusted."));
+    names.flatten().copied().collect()
+}
+
 fn check_name(name: &[u8]) -> Result<(), Refusal> {
     if name.is_empty() || name.len() > XATTR_NAME_MAX { Err(Refusal::Invalid) } else { Ok(()) }
 }
@@ -69,13 +75,41 @@ impl Fs {
         });
     }
 
-    /// Names of all attributes, if they fit into `room` bytes.
-    pub(crate) fn listxattr(&self, node: NodeId, room: u32, done: impl Done<AttrBytes>) {
+    /// Names of all attributes that `caller` may know of, if they fit into `room` bytes.
+    pub(crate) fn listxattr(&self, node: NodeId, caller: Caller, room: u32, done: impl Done<AttrBytes>) {
         if self.cache.attr(node).is_some_and(|attr| !attr.has_xattrs) {
             return done(fit(Arc::new([]), room));
         }
         self.ask(Call::Listxattr { node }, super::accept_bytes, move |names| {
-            done(names.map_err(Errno::from).and_then(|names| fit(names.into(), room)));
+            let known = names.map(|names| if caller.uid == 0 { names } else { without_trusted(&names) });
+            done(known.map_err(Errno::from).and_then(|names| fit(names.into(), room)));
+        });
+    }
+
+    /// Takes a program's capabilities away before its bytes change. Of a foreign file they were when it was opened.
+    pub(super) fn drop_capability(self: &Arc<Self>, node: NodeId, done: impl Done<()>) {
+        let none = self.cache.attr(node).is_some_and(|attr| !attr.has_xattrs)
+            || self.cache.xattr(node, CAPABILITY) == Some(None);
+        if none || !node.is_own() {
+            return done(Ok(()));
+        }
+        let fs = Arc::clone(self);
+        let stamp = self.cache.stamp();
+        // Doing it twice does no harm, so it need not be remembered; the write itself comes under the same number.
+        let call = Call::Removexattr { node, name: CAPABILITY.to_vec() };
+        self.ask(call, super::accept_attr, move |attr| match attr {
+            Ok(attr) => {
+                fs.cache.change(stamp, |facts| {
+                    facts.xattrs_changed(node);
+                    facts.attr(node, attr);
+                });
+                done(Ok(()));
+            }
+            Err(Refusal::NoAttribute) => {
+                fs.cache.learn(stamp, |facts| facts.xattr(node, CAPABILITY, None));
+                done(Ok(()));
+            }
+            Err(refusal) => done(Err(fs.doubt(refusal, |facts| facts.attr_unknown(node)))),
         });
     }
 
