@@ -20,6 +20,7 @@ mod locks;
 mod metadata;
 mod mounting;
 mod names;
+mod posix;
 mod privileges;
 mod programs;
 mod quota;

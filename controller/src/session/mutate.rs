@@ -238,10 +238,19 @@ impl DataPlane {
             Ok(inode)
         })?;
         if inode.dirty && with_object {
-            inode = self.follow_with_object(&scope.tree, scope.ino, &inode, &change, origin)?;
+            let followed = self.follow_with_object(&scope.tree, scope.ino, &inode, &change, origin);
+            inode = followed.inspect_err(|_| self.charge_what_is_there(&scope.tree, scope.ino))?;
         }
         let touched = vec![Touched::Inode { ino: scope.ino, data: change.size.is_some() }];
         Ok(Outcome::changed(Answer::Attr(self.present(&inode)), &scope, touched))
+    }
+
+    /// A size was charged that the backing file could not take.
+    fn charge_what_is_there(&self, tree: &Tree, ino: Ino) {
+        if let Err(error) = self.settle(tree, ino, None) {
+            // Settled with the next write instead.
+            tracing::warn!(%ino, error = &error as &dyn std::error::Error, "cannot take back a change of size");
+        }
     }
 
     /// Carries a change of size or modification time of a volatile file over to its backing file.
