@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -12,7 +12,7 @@ use rustix::fs::{CWD, RenameFlags, XattrFlags, getxattr, renameat_with, setxattr
 use rustix::io::Errno;
 use tests::{Random, World};
 
-use crate::help::{assert_errno, names, world};
+use crate::help::{assert_errno, names, python, world};
 
 /// Random changes per seed.
 const STEPS: usize = 200;
@@ -198,6 +198,55 @@ fn random_changes_from_all_sides_are_seen_by_the_next_call() {
         names(&sides[leave]).iter().for_each(|name| fs::remove_file(sides[leave].join(name)).unwrap());
         sides.iter().for_each(|side| assert_eq!(names(side), [""; 0]));
     }
+    world.ctl(&["check"]);
+}
+
+#[test]
+fn of_two_sides_that_make_the_same_name_one_succeeds() {
+    const COUNT: usize = 100;
+    let program = r#"
+import os, sys
+def tried(make, name):
+    try: make(name)
+    except FileExistsError: return False
+    return True
+makes = {
+    'file': lambda name: os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY)),
+    'dir': os.mkdir,
+    'symlink': lambda name: os.symlink('x', name),
+    'link': lambda name: os.link('base', name),
+    'pipe': os.mkfifo,
+}
+print('ready', flush=True)
+sys.stdin.readline()
+for n in range(int(sys.argv[1])):
+    for kind, make in makes.items():
+        if tried(make, f'{kind}{n}'): print(f'{kind}{n}')
+"#;
+    let world = world();
+    let sides = sides(&world);
+    fs::write(sides[0].join("base"), "").unwrap();
+    // Two processes on each side.
+    let mut makers: Vec<Child> = sides
+        .iter()
+        .chain(&sides)
+        .map(|side| {
+            let mut command = python(side, program);
+            command.arg(COUNT.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    let mut said: Vec<_> = makers.iter_mut().map(|m| BufReader::new(m.stdout.take().unwrap())).collect();
+    for said in &mut said {
+        assert_eq!(said.by_ref().lines().next().unwrap().unwrap(), "ready");
+    }
+    makers.iter_mut().for_each(|maker| maker.stdin.take().unwrap().write_all(b"go\n").unwrap());
+    let mut made: Vec<String> = said.into_iter().flat_map(|said| said.lines().map(Result::unwrap)).collect();
+    makers.iter_mut().for_each(|maker| assert!(maker.wait().unwrap().success()));
+    made.sort_unstable();
+    let mut expected = names(&sides[1]);
+    expected.retain(|name| name != "base");
+    assert_eq!((made.len(), &made), (5 * COUNT, &expected));
+    assert_eq!(fs::metadata(sides[2].join("base")).unwrap().nlink(), 1 + COUNT as u64);
     world.ctl(&["check"]);
 }
 

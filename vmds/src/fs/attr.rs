@@ -28,7 +28,12 @@ impl Fs {
                 self.ask(Call::Getattr { node }, super::accept_attr, move |attr| {
                     done(match attr {
                         Ok(attr) => {
-                            let kept = fs.cache.learn(stamp, |facts| facts.attr(node, attr));
+                            let kept = fs.cache.learn(stamp, |facts| {
+                                facts.attr(node, attr);
+                                if !attr.has_xattrs {
+                                    facts.bare(node);
+                                }
+                            });
                             Ok(fs.shown(None, node, attr, kept))
                         }
                         Err(refusal) => Err(refusal.into()),

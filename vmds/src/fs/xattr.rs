@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use address_map::acl;
 use address_map::attr::Caller;
 use address_map::error::Refusal;
 use address_map::ids::NodeId;
@@ -22,6 +23,10 @@ pub(crate) enum AttrBytes {
     Bytes(Arc<[u8]>),
     /// How many there are.
     Size(u32),
+}
+
+fn is_list(name: &[u8]) -> bool {
+    name == acl::ACCESS || name == acl::DEFAULT
 }
 
 fn fit(bytes: Arc<[u8]>, room: u32) -> Result<AttrBytes, Errno> {
@@ -56,7 +61,8 @@ impl Fs {
         }
         // Programs of other tenants get no capabilities here.
         let never = !node.is_own() && name == CAPABILITY;
-        let none = never || self.cache.attr(node).is_some_and(|attr| !attr.has_xattrs);
+        let bare = is_list(name) && self.cache.is_bare(node);
+        let none = never || bare || self.cache.attr(node).is_some_and(|attr| !attr.has_xattrs);
         match if none { Some(None) } else { self.cache.xattr(node, name) } {
             Some(Some(value)) => return done(fit(value, room)),
             Some(None) => return done(Err(Refusal::NoAttribute.into())),

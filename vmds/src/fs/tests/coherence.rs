@@ -75,6 +75,39 @@ fn an_invalidation_of_something_else_costs_nothing() {
 }
 
 #[test]
+fn that_a_foreign_inode_has_no_access_list_is_known_until_it_changes() {
+    const LIST: &[u8] = b"system.posix_acl_access";
+    let (fs, controller) = setup();
+    let get = || start(|done| fs.getxattr(foreign(7), LIST, 20, done));
+    // The kernel asks for the list right after the attributes.
+    let show = |attr: Attr| {
+        let result = getattr(&fs, foreign(7));
+        let (id, _) = controller.next_call();
+        controller.answer(id, Answer::Attr(attr));
+        assert!(result.recv().unwrap().is_ok());
+    };
+    let asks = || {
+        let result = get();
+        let (id, _) = controller.next_call();
+        controller.answer(id, Answer::Bytes(b"list".to_vec()));
+        assert!(result.recv().unwrap().is_ok());
+    };
+    let forget = |fence, item| {
+        controller.say(&ToVmds::Stale { fence, items: vec![item] });
+        assert_eq!(controller.next(), ToController::Forgotten { fence });
+    };
+    for (fence, item) in [(4, Stale::Inode { node: foreign(7), data: false }), (5, Stale::Slot(Slot(3)))] {
+        asks();
+        show(Attr { has_xattrs: true, ..file_attr(5) });
+        asks();
+        show(file_attr(5));
+        assert_eq!(at_once(&get()).unwrap_err().code(), libc::ENODATA);
+        forget(fence, item);
+    }
+    asks();
+}
+
+#[test]
 fn a_changed_name_is_asked_for_again() {
     let (fs, controller) = setup();
     know(&fs, &controller, "a", with_node(node(7), file_attr(5)));
