@@ -236,3 +236,25 @@ fn what_somebody_else_unmounts_is_mounted_again() {
     assert!(is_back(&second));
     world.ctl(&["check"]);
 }
+
+#[test]
+fn a_remount_past_the_controller_concerns_the_whole_file_system() {
+    let world = world();
+    let first = world.mounted("alice");
+    let second = world.dir().join("second");
+    fs::create_dir(&second).unwrap();
+    world.mount_at("alice", &second, &[]);
+    // Without the helper `mount(8)` asks the kernel itself.
+    let remount = |options: &str| {
+        let line = format!("mount -i -o remount,{options} {}", first.display());
+        assert_eq!(system(&world, &line), (0, String::new()));
+    };
+    remount("ro");
+    for dir in [&first, &second] {
+        assert_errno(fs::write(dir.join("file"), ""), Errno::ROFS);
+    }
+    remount("rw");
+    for dir in [&first, &second] {
+        fs::write(dir.join("file"), "").unwrap();
+    }
+}

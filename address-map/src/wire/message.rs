@@ -11,9 +11,9 @@ use crate::ids::{NodeId, Slot};
 use crate::name::Name;
 
 /// Oldest protocol version this side speaks.
-pub const PROTOCOL_MIN: u16 = 1;
+pub const PROTOCOL_MIN: u16 = 2;
 /// Newest protocol version this side speaks.
-pub const PROTOCOL_MAX: u16 = 1;
+pub const PROTOCOL_MAX: u16 = 2;
 
 /// What a VMDS says.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
