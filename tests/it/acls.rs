@@ -228,6 +228,14 @@ fn lists_hold_and_change_at_once_through_a_share() {
             assert!(!reads(other, "rw/file") && !reads(changer, "rw/file"));
         }
     }
+    // Nor does a VMDS that is killed leave an old list behind in its kernel.
+    for (changer, other) in [(&alice, &bob), (&bob, &alice)] {
+        sh(changer, "setfacl -m u:1234:r rw/file");
+        assert!(reads(&alice, "rw/file") && reads(&bob, "rw/file"));
+        world.vmdses().into_iter().for_each(tests::Process::kill);
+        sh(changer, "setfacl -x u:1234 rw/file");
+        assert!(!reads(other, "rw/file") && !reads(changer, "rw/file"));
+    }
     // What the grantee makes inherits the owner's lists.
     sh(&alice, "setfacl -d -m u:1234:r rw");
     sh(&bob, "umask 077; touch rw/new; mkdir rw/sub; touch rw/sub/new");
