@@ -106,6 +106,28 @@ pub struct Caller {
     pub gid: u32,
 }
 
+/// The permission bits that a new inode is asked to have. The directory's default access control list decides if there
+/// is one, the umask if not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NewMode {
+    /// Bits asked for, `0o7777`.
+    pub mode: u32,
+    /// The caller's umask: bits to take away, `0o777`.
+    pub umask: u32,
+}
+
+impl NewMode {
+    /// These bits and no others, save for a default access control list.
+    pub const fn exactly(mode: u32) -> Self {
+        Self { mode, umask: 0 }
+    }
+
+    /// The bits where no access control list decides.
+    pub fn masked(self) -> u32 {
+        self.mode & !(self.umask & 0o777) & 0o7777
+    }
+}
+
 /// A change of time: to a given one, or to the clock of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum SetTime {

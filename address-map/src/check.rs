@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::acl::{self, Acl};
 use crate::attr::FileKind;
 use crate::error::Result;
 use crate::ids::{Ino, Slot};
@@ -56,6 +57,7 @@ pub fn check(view: &View<'_>) -> Result<Report> {
     let mut report = Report::default();
     let seen = gather_entries(view, &mut report)?;
     let usage = check_inodes(view, seen, &mut report)?;
+    check_xattrs(view, &mut report)?;
     check_links(view, &mut report)?;
     check_injections(view, &mut report)?;
     check_orphans(view, &mut report)?;
@@ -151,6 +153,30 @@ fn check_inode(ino: Ino, inode: &Inode, seen: Seen, report: &mut Report) {
     if seen.names == 1 && inode.parent.0 != seen.last_parent {
         report.problem(format!("inode {ino} is in {}, its record says {}", seen.last_parent, inode.parent));
     }
+}
+
+fn check_xattrs(view: &View<'_>, report: &mut Report) -> Result<()> {
+    view.scan_prefix(&key::kind_prefix(view.tenant(), Kind::Xattr), &mut |key, value| {
+        let Some((ino, name)) = key::parse_xattr(key) else { return Ok(true) };
+        let Some(inode) = view.inode(ino)? else {
+            report.problem(format!("attributes of inode {ino} are left over"));
+            return Ok(true);
+        };
+        if !inode.has_xattrs {
+            report.problem(format!("inode {ino} has attributes, its record says none"));
+        }
+        let is_access = name == acl::ACCESS;
+        if is_access || name == acl::DEFAULT {
+            match Acl::decode(&decode::<Vec<u8>>(key, value)?) {
+                Ok(Some(list)) if is_access && list.apply_to(inode.mode) != inode.mode => {
+                    report.problem(format!("access list and permission bits of inode {ino} differ"));
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => report.problem(format!("inode {ino} has a malformed access list")),
+            }
+        }
+        Ok(true)
+    })
 }
 
 fn check_links(view: &View<'_>, report: &mut Report) -> Result<()> {

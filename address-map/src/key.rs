@@ -124,6 +124,11 @@ pub fn xattr(tenant: TenantId, ino: Ino, name: &[u8]) -> Key {
     key
 }
 
+/// The inode and the name in the key of an extended attribute.
+pub fn parse_xattr(key: &[u8]) -> Option<(Ino, &[u8])> {
+    Some((Ino(parse_number(key)?), key.get(13..)?))
+}
+
 /// Prefix of all link records of an inode.
 pub fn links(tenant: TenantId, ino: Ino) -> Key {
     push_u64(start(tenant, Kind::Link), ino.0)

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use address_map::attr::{Caller, Timestamp};
+use address_map::attr::{Caller, NewMode, Timestamp};
 use address_map::clock::ManualClock;
 use address_map::engine::MemoryEngine;
 use address_map::ids::{Ino, PoolId, ShardId, TenantId};
@@ -44,7 +44,9 @@ fn file() -> (Tree, Ino) {
     tree.write(|txn| tenant::ensure(txn, &new)).unwrap();
     let name = Name::new(b"file").unwrap();
     let caller = Caller { uid: 0, gid: 0 };
-    let made = tree.write(|txn| create::create(txn, Ino::ROOT, &name, caller, 0o644, &Make::File, false));
+    let made = tree.write(|txn| {
+        create::create(txn, Ino::ROOT, &name, caller, NewMode::exactly(0o644), &Make::File, false)
+    });
     (tree, made.unwrap().ino)
 }
 

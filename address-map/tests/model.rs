@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use address_map::attr::{AttrChange, Caller, FileKind, Timestamp};
+use address_map::attr::{AttrChange, Caller, FileKind, NewMode, Timestamp};
 use address_map::clock::ManualClock;
 use address_map::engine::MemoryEngine;
 use address_map::error::Refusal;
@@ -258,7 +258,9 @@ fn apply(tree: &Tree, op: &Op) -> Outcome {
                 FileKind::Fifo => Make::Fifo,
                 _ => Make::File,
             };
-            tree.write(|txn| create::create(txn, at, &name, CALLER, 0o644, &what, false).map(drop))
+            tree.write(|txn| {
+                create::create(txn, at, &name, CALLER, NewMode::exactly(0o644), &what, false).map(drop)
+            })
         }
         Op::Link(from, to) => {
             let ino = find(tree, from)?;
@@ -293,21 +295,30 @@ fn apply(tree: &Tree, op: &Op) -> Outcome {
         }
         Op::SetXattr(path, attribute, mode) => {
             let ino = find(tree, path)?;
-            tree.write(|txn| xattr::set(txn, ino, &[b'x', *attribute + 1], b"value", *mode).map(drop))
+            tree.write(|txn| {
+                xattr::set(txn, ino, CALLER, &attribute_name(*attribute), b"value", *mode).map(drop)
+            })
         }
         Op::RemoveXattr(path, attribute) => {
             let ino = find(tree, path)?;
-            tree.write(|txn| xattr::remove(txn, ino, &[b'x', *attribute + 1]).map(drop))
+            tree.write(|txn| xattr::remove(txn, ino, &attribute_name(*attribute)).map(drop))
         }
     };
     done.map_err(|error| error.refusal())
+}
+
+fn attribute_name(number: u8) -> Vec<u8> {
+    [b"user.", &[b'a' + number][..]].concat()
 }
 
 fn compare(tree: &Tree, ino: Ino, reference: &Reference, id: u32) {
     let inode = lookup::inode(&tree.view(), ino).unwrap();
     let node = &reference.nodes[&id];
     assert_eq!(inode.kind, node.kind);
-    assert_eq!(xattr::list(&tree.view(), ino).unwrap().len(), node.xattrs.len() * 3);
+    assert_eq!(
+        xattr::list(&tree.view(), ino).unwrap().len(),
+        node.xattrs.len() * (attribute_name(0).len() + 1)
+    );
     match node.kind {
         FileKind::Directory => {
             let mut listed = Vec::new();

@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use address_map::attr::Caller;
+use address_map::attr::{Caller, NewMode};
 use address_map::clock::ManualClock;
 use address_map::engine::{Committer, FjallOptions, FjallStore};
 use address_map::ids::{Ino, PoolId, ShardId, TenantId};
@@ -89,14 +89,18 @@ fn change(tree: &Tree, number: usize, commits: Commits, names: &mut Names) {
                 Commits::Large => vec![b'v'; 3_000 + number * 977 % 20_000],
             };
             let ino = ino_of(tree, &old);
-            tree.write(|txn| xattr::set(txn, ino, fresh.as_bytes(), &value, XattrMode::Create)).unwrap();
-            names.insert(old, attributes + fresh.len() + 1);
+            let attribute = format!("user.{fresh}");
+            let create = XattrMode::Create;
+            tree.write(|txn| xattr::set(txn, ino, CALLER, attribute.as_bytes(), &value, create)).unwrap();
+            names.insert(old, attributes + attribute.len() + 1);
         }
         _ => {
             // Commits that lie across pages.
             let make = Make::Symlink(vec![b'x'; 700 + number * 37 % 900]);
-            tree.write(|txn| create::create(txn, Ino::ROOT, &name(&fresh), CALLER, 0o644, &make, false))
-                .unwrap();
+            tree.write(|txn| {
+                create::create(txn, Ino::ROOT, &name(&fresh), CALLER, NewMode::exactly(0o644), &make, false)
+            })
+            .unwrap();
             names.insert(fresh, 0);
         }
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use address_map::attr::Caller;
+use address_map::attr::{Caller, NewMode};
 use address_map::clock::SystemClock;
 use address_map::engine::{FjallOptions, FjallStore};
 use address_map::ids::{Ino, PoolId, ShardId, TenantId};
@@ -51,10 +51,26 @@ fn many_files_are_made_found_and_there_after_reopening() {
         tree.write(|txn| {
             if number % FILES_PER_DIRECTORY == 0 {
                 let name = name(&format!("d{number}"));
-                directory =
-                    create::create(txn, Ino::ROOT, &name, CALLER, 0o755, &Make::Directory, false)?.ino;
+                directory = create::create(
+                    txn,
+                    Ino::ROOT,
+                    &name,
+                    CALLER,
+                    NewMode::exactly(0o755),
+                    &Make::Directory,
+                    false,
+                )?
+                .ino;
             }
-            create::create(txn, directory, &name(&format!("f{number}")), CALLER, 0o644, &Make::File, true)
+            create::create(
+                txn,
+                directory,
+                &name(&format!("f{number}")),
+                CALLER,
+                NewMode::exactly(0o644),
+                &Make::File,
+                true,
+            )
         })
         .unwrap();
     }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail right there")]
 
+mod acls;
+mod coherence;
 mod conformance;
 mod crash_both;
 mod crash_controller;
@@ -15,9 +17,13 @@ mod isolation;
 mod lifecycle;
 mod listing;
 mod locate;
+mod locks;
 mod metadata;
+mod mounting;
 mod names;
 mod objects;
+mod posix;
+mod privileges;
 mod programs;
 mod quota;
 mod refusals;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use address_map::attr::Caller;
+use address_map::attr::{Caller, NewMode};
 use address_map::check::check;
 use address_map::clock::SystemClock;
 use address_map::engine::{FjallOptions, FjallStore};
@@ -139,15 +139,17 @@ fn a_map_of_many_files_is_the_same_after_reopening() {
                     Ino::ROOT,
                     &name(number / PER_DIR),
                     caller,
-                    0o755,
+                    NewMode::exactly(0o755),
                     &Make::Directory,
                     false,
                 )
             });
             parent = made.unwrap().ino;
         }
-        tree.write(|txn| create::create(txn, parent, &name(number), caller, 0o644, &Make::File, false))
-            .unwrap();
+        tree.write(|txn| {
+            create::create(txn, parent, &name(number), caller, NewMode::exactly(0o644), &Make::File, false)
+        })
+        .unwrap();
     }
     drop(tree);
 

@@ -2,8 +2,9 @@
 //!
 //! The controller pushes every change made by others, and the answers to own changes carry the attributes as they
 //! are afterwards; so what is here is true. Every question to the controller takes a [`Stamp`] when it is asked,
-//! and of its answer only those facts are kept that have not changed since. Trees of other tenants are never cached: each
-//! question about them is decided by the controller at the time it is asked.
+//! and of its answer only those facts are kept that have not changed since. Trees of other tenants are not cached: each
+//! question about them is decided by the controller at the time it is asked. The one exception is that an inode has no
+//! extended attributes: the kernel asks for its access list right after its attributes, with every access.
 
 mod history;
 
@@ -68,6 +69,8 @@ pub(crate) struct Namespace {
     entries: Cache<(NodeId, Name), Option<NodeId>>,
     targets: Cache<NodeId, Arc<[u8]>>,
     xattrs: Cache<NodeId, Arc<XattrNames>>,
+    /// Inodes of other tenants without extended attributes.
+    bare: Cache<NodeId, ()>,
     pages: Mutex<VecDeque<Arc<Page>>>,
 }
 
@@ -81,6 +84,7 @@ impl Namespace {
             entries: Cache::new(capacity),
             targets: Cache::new(capacity / RARE),
             xattrs: Cache::new(capacity / RARE),
+            bare: Cache::new(capacity / RARE),
             pages: Mutex::default(),
         }
     }
@@ -115,6 +119,11 @@ impl Namespace {
     pub(crate) fn xattr(&self, node: NodeId, name: &[u8]) -> Option<Option<Arc<[u8]>>> {
         let names = self.xattrs.get(&node)?;
         names.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.clone())
+    }
+
+    /// Whether an inode of another tenant is known to have no extended attributes.
+    pub(crate) fn is_bare(&self, node: NodeId) -> bool {
+        self.bare.get(&node).is_some()
     }
 
     /// A page that tells what comes after `offset` in a directory.
@@ -171,7 +180,14 @@ impl Namespace {
         self.entries.clear();
         self.targets.clear();
         self.xattrs.clear();
+        self.bare.clear();
         self.pages.lock().clear();
+    }
+
+    /// Forgets what is known of other tenants' inodes: a share has ended.
+    pub(crate) fn forget_foreign(&self) {
+        self.history.lock().note_all();
+        self.bare.clear();
     }
 
     /// Frees memory of an inode that the kernel no longer remembers. What is known of it stays true.
@@ -179,6 +195,7 @@ impl Namespace {
         self.attrs.remove(&node);
         self.targets.remove(&node);
         self.xattrs.remove(&node);
+        self.bare.remove(&node);
     }
 }
 
@@ -268,6 +285,14 @@ impl Facts<'_> {
     pub(crate) fn xattrs_changed(&self, node: NodeId) {
         self.history.borrow_mut().note(Fact::Xattrs(node));
         self.space.xattrs.remove(&node);
+        self.space.bare.remove(&node);
+    }
+
+    /// `node`, of another tenant, has no extended attributes.
+    pub(crate) fn bare(&self, node: NodeId) {
+        if !node.is_own() && self.judge(Fact::Xattrs(node)) == Verdict::Keep {
+            self.space.bare.insert(node, ());
+        }
     }
 
     /// The symbolic link `node` has this target, for ever.

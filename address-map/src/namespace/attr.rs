@@ -1,5 +1,6 @@
 //! Changing attributes.
 
+use super::acl;
 use crate::attr::{AttrChange, FileKind, SetTime};
 use crate::error::{Refusal, Result};
 use crate::ids::Ino;
@@ -17,6 +18,7 @@ pub fn setattr(txn: &mut Txn<'_>, ino: Ino, change: &AttrChange) -> Result<Inode
     }
     if let Some(mode) = change.mode {
         inode.mode = mode & 0o7777;
+        acl::follow(txn, ino, &inode)?;
     }
     inode.uid = change.uid.unwrap_or(inode.uid);
     inode.gid = change.gid.unwrap_or(inode.gid);

@@ -1,7 +1,7 @@
 //! Making inodes.
 
-use super::{add_entry, entry_key, need_directory, object};
-use crate::attr::{Caller, FileKind};
+use super::{acl, add_entry, entry_key, need_directory, object};
+use crate::attr::{Caller, FileKind, NewMode};
 use crate::error::{Refusal, Result};
 use crate::ids::Ino;
 use crate::limits::PATH_MAX;
@@ -29,7 +29,7 @@ pub fn create(
     parent: Ino,
     name: &Name,
     caller: Caller,
-    mode: u32,
+    mode: NewMode,
     what: &Make,
     open: bool,
 ) -> Result<Made> {
@@ -39,7 +39,8 @@ pub fn create(
         return Err(Refusal::Exists.into());
     }
     let ino = txn.new_ino()?;
-    let inode = new_inode(txn, ino, parent, &directory, caller, mode, what, open)?;
+    let mut inode = new_inode(txn, ino, parent, &directory, caller, mode, what, open)?;
+    acl::inherit(txn, (parent, &directory), (ino, &mut inode), mode)?;
     add_entry(txn, &mut directory, key, &Entry::Inode { ino, kind: inode.kind });
     txn.put_inode(parent, &directory);
     txn.put_inode(ino, &inode);
@@ -53,7 +54,7 @@ fn new_inode(
     parent: Ino,
     directory: &Inode,
     caller: Caller,
-    mode: u32,
+    mode: NewMode,
     what: &Make,
     open: bool,
 ) -> Result<Inode> {
@@ -78,7 +79,7 @@ fn new_inode(
     let now = txn.now();
     Ok(Inode {
         kind,
-        mode: if kind == FileKind::Symlink { 0o777 } else { mode & 0o7777 | inherited_bit },
+        mode: if kind == FileKind::Symlink { 0o777 } else { mode.masked() | inherited_bit },
         uid: caller.uid,
         gid: if inherit_group { directory.gid } else { caller.gid },
         nlink: if kind == FileKind::Directory { 2 } else { 1 },
@@ -104,7 +105,7 @@ pub fn create_directories(txn: &mut Txn<'_>, names: &[Name], caller: Caller) -> 
             Some(Entry::Inode { ino, kind: FileKind::Directory }) => ino,
             Some(Entry::Inode { .. }) => return Err(Refusal::NotDirectory.into()),
             Some(Entry::Injected { .. }) => return Err(Refusal::CrossesShare.into()),
-            None => create(txn, at, name, caller, 0o755, &Make::Directory, false)?.ino,
+            None => create(txn, at, name, caller, NewMode::exactly(0o755), &Make::Directory, false)?.ino,
         };
     }
     Ok(at)

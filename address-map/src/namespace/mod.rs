@@ -4,6 +4,7 @@
 //! Permission bits are the kernel's business (`default_permissions`); these functions keep the tree well-formed and
 //! the counters exact, whoever calls.
 
+pub mod acl;
 pub mod attr;
 pub mod contents;
 pub mod create;

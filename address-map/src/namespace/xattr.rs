@@ -1,6 +1,7 @@
-//! Extended attributes.
+//! Extended attributes, in the name spaces that Linux knows.
 
-use super::object::collect_keys;
+use super::acl;
+use crate::attr::Caller;
 use crate::error::{Refusal, Result};
 use crate::ids::Ino;
 use crate::key;
@@ -8,6 +9,11 @@ use crate::limits::{XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX};
 use crate::record::Inode;
 use crate::shard::{Records, Txn};
 use crate::wire::XattrMode;
+
+/// The attribute with the capabilities of a program.
+const CAPABILITY: &[u8] = b"security.capability";
+/// What names of attributes begin with. Who may use which is the kernel's business.
+const NAME_SPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
 /// The value of an attribute.
 pub fn get<R: Records>(records: &R, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
@@ -27,9 +33,20 @@ pub fn list<R: Records>(records: &R, ino: Ino) -> Result<Vec<u8>> {
     Ok(names)
 }
 
-/// Sets an attribute.
-pub fn set(txn: &mut Txn<'_>, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<Inode> {
+/// Sets an attribute. An access control list changes the permission bits too.
+pub fn set(
+    txn: &mut Txn<'_>,
+    ino: Ino,
+    caller: Caller,
+    name: &[u8],
+    value: &[u8],
+    mode: XattrMode,
+) -> Result<Inode> {
     check_name(name)?;
+    if acl::is_list(name) {
+        // A list replaces the one before, whatever `mode` says.
+        return acl::set(txn, ino, caller, name, value);
+    }
     if value.len() > XATTR_VALUE_MAX {
         return Err(Refusal::AttributeTooLarge.into());
     }
@@ -38,9 +55,7 @@ pub fn set(txn: &mut Txn<'_>, ino: Ino, name: &[u8], value: &[u8], mode: XattrMo
     match (mode, txn.value(&key)?.is_some()) {
         (XattrMode::Create, true) => return Err(Refusal::Exists.into()),
         (XattrMode::Replace, false) => return Err(Refusal::NoAttribute.into()),
-        (_, false) if list(txn, ino)?.len() + name.len() + 1 > XATTR_LIST_MAX => {
-            return Err(Refusal::NoSpace.into());
-        }
+        (_, false) => check_room(txn, ino, name)?,
         _ => {}
     }
     txn.put(key, &value.to_vec());
@@ -59,19 +74,48 @@ pub fn remove(txn: &mut Txn<'_>, ino: Ino, name: &[u8]) -> Result<Inode> {
         return Err(Refusal::NoAttribute.into());
     }
     txn.delete(key);
-    let mut rest = Vec::new();
-    collect_keys(txn, &key::xattrs(txn.tenant(), ino), &mut rest)?;
-    inode.has_xattrs = !rest.is_empty();
+    inode.has_xattrs = has_any(txn, ino)?;
     inode.ctime = txn.now();
     txn.put_inode(ino, &inode);
     Ok(inode)
 }
 
+/// Takes a program's capabilities away, because its bytes may change. Answers whether it had any.
+pub fn drop_capability(txn: &mut Txn<'_>, ino: Ino) -> Result<bool> {
+    let has =
+        txn.need_inode(ino)?.has_xattrs && txn.value(&key::xattr(txn.tenant(), ino, CAPABILITY))?.is_some();
+    if has {
+        remove(txn, ino, CAPABILITY)?;
+    }
+    Ok(has)
+}
+
+/// Whether an inode has attributes.
+pub(super) fn has_any<R: Records>(records: &R, ino: Ino) -> Result<bool> {
+    let mut found = false;
+    records.scan_prefix(&key::xattrs(records.tenant(), ino), &mut |_, _| {
+        found = true;
+        Ok(false)
+    })?;
+    Ok(found)
+}
+
+/// Whether the list of names has room for another one.
+pub(super) fn check_room<R: Records>(records: &R, ino: Ino, name: &[u8]) -> Result<()> {
+    match list(records, ino)?.len() + name.len() < XATTR_LIST_MAX {
+        true => Ok(()),
+        false => Err(Refusal::NoSpace.into()),
+    }
+}
+
 fn check_name(name: &[u8]) -> Result<()> {
-    match name.len() {
-        0 => Err(Refusal::Invalid.into()),
-        1..=XATTR_NAME_MAX if !name.contains(&0) => Ok(()),
-        1..=XATTR_NAME_MAX => Err(Refusal::Invalid.into()),
-        _ => Err(Refusal::AttributeTooLarge.into()),
+    let known = NAME_SPACES.iter().find(|space| name.starts_with(space));
+    match known {
+        _ if name.len() > XATTR_NAME_MAX => Err(Refusal::AttributeTooLarge.into()),
+        _ if name.contains(&0) || name.is_empty() => Err(Refusal::Invalid.into()),
+        _ if acl::is_list(name) => Ok(()),
+        None => Err(Refusal::NotSupported.into()),
+        Some(space) if space.len() == name.len() => Err(Refusal::Invalid.into()),
+        Some(_) => Ok(()),
     }
 }

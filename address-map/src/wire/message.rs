@@ -5,7 +5,7 @@
 
 use bincode::{Decode, Encode};
 
-use crate::attr::{Attr, AttrChange, Caller, FileKind};
+use crate::attr::{Attr, AttrChange, Caller, FileKind, NewMode};
 use crate::error::Refusal;
 use crate::ids::{NodeId, Slot};
 use crate::name::Name;
@@ -193,8 +193,8 @@ pub enum Call {
         name: Name,
         /// Who asks.
         caller: Caller,
-        /// Permission bits, the umask already applied.
-        mode: u32,
+        /// Permission bits asked for, and the umask.
+        mode: NewMode,
         /// What to make.
         what: Make,
     },
@@ -206,8 +206,8 @@ pub enum Call {
         name: Name,
         /// Who asks.
         caller: Caller,
-        /// Permission bits, the umask already applied.
-        mode: u32,
+        /// Permission bits asked for, and the umask.
+        mode: NewMode,
     },
     /// Another name for an inode. → [`Answer::Made`]
     Link {
@@ -264,10 +264,12 @@ pub enum Call {
         /// Inode.
         node: NodeId,
     },
-    /// Sets an extended attribute. → [`Answer::Attr`]
+    /// Sets an extended attribute; an access control list changes the permission bits too. → [`Answer::Attr`]
     Setxattr {
         /// Inode.
         node: NodeId,
+        /// Who asks.
+        caller: Caller,
         /// Attribute.
         name: Vec<u8>,
         /// Value.

@@ -1,6 +1,6 @@
 //! Strategies for every message of the wire.
 
-use address_map::attr::{Attr, AttrChange, Caller, FileKind, SetTime, Timestamp};
+use address_map::attr::{Attr, AttrChange, Caller, FileKind, NewMode, SetTime, Timestamp};
 use address_map::error::Refusal;
 use address_map::ids::{NodeId, Slot};
 use address_map::limits::{NAME_MAX, STALE_ITEMS_MAX, XATTR_VALUE_MAX};
@@ -61,6 +61,10 @@ fn node_attr() -> impl Strategy<Value = NodeAttr> {
 
 fn caller() -> impl Strategy<Value = Caller> {
     any::<[u32; 2]>().prop_map(|[uid, gid]| Caller { uid, gid })
+}
+
+fn new_mode() -> impl Strategy<Value = NewMode> {
+    any::<[u32; 2]>().prop_map(|[mode, umask]| NewMode { mode, umask })
 }
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -129,10 +133,10 @@ fn call() -> impl Strategy<Value = Call> {
             caller,
             change
         }),
-        (node(), name(), caller(), any::<u32>(), make()).prop_map(|(parent, name, caller, mode, what)| {
+        (node(), name(), caller(), new_mode(), make()).prop_map(|(parent, name, caller, mode, what)| {
             Call::Make { parent, name, caller, mode, what }
         }),
-        (node(), name(), caller(), any::<u32>()).prop_map(|(parent, name, caller, mode)| Call::Create {
+        (node(), name(), caller(), new_mode()).prop_map(|(parent, name, caller, mode)| Call::Create {
             parent,
             name,
             caller,
@@ -145,8 +149,8 @@ fn call() -> impl Strategy<Value = Call> {
         (node(), any::<u64>()).prop_map(|(node, after)| Call::List { node, after }),
         (node(), bytes()).prop_map(|(node, name)| Call::Getxattr { node, name }),
         (node(), bytes()).prop_map(|(node, name)| Call::Removexattr { node, name }),
-        (node(), vec(any::<u8>(), 0..256), bytes(), set)
-            .prop_map(|(node, name, value, mode)| Call::Setxattr { node, name, value, mode }),
+        (node(), caller(), vec(any::<u8>(), 0..256), bytes(), set)
+            .prop_map(|(node, caller, name, value, mode)| Call::Setxattr { node, caller, name, value, mode }),
         (node(), any::<[bool; 2]>()).prop_map(|(node, [write, fill])| Call::Lease { node, write, fill }),
         (node(), any::<u64>()).prop_map(|(node, size)| Call::Grow { node, size }),
     ]

@@ -157,8 +157,12 @@ impl Agent {
 
     fn mount_on(&self, order: &MountOrder) -> Result<Arc<TenantMount>, ServiceError> {
         let claim = self.claim(order.tenant)?;
+        self.notice_unmounted(&claim, order.tenant);
         if let Some(mount) = claim.mount() {
-            if !mount.dirs.lock().contains(&order.dir) {
+            if mount.dirs.lock().contains(&order.dir) {
+                mountpoint::change(&order.dir, mount.device_number(), &order.options)
+                    .map_err(|error| cannot_change(order, &error))?;
+            } else {
                 self.bind(&mount, order)?;
             }
             return Ok(mount);
@@ -202,6 +206,18 @@ impl Agent {
         claim.remove();
         mount.kill();
         self.end(mount.clone(), true);
+    }
+
+    /// Forgets the directories of a tenant that somebody else has unmounted.
+    fn notice_unmounted(&self, claim: &Claim<'_>, tenant: TenantId) {
+        let Some(mount) = claim.mount() else { return };
+        let places = mountpoint::Places::now();
+        mount.dirs.lock().retain(|dir| places.has(dir, mount.device_number()));
+        if mount.is_over() {
+            claim.remove();
+            self.records.remove(tenant.0);
+            self.end(mount, false);
+        }
     }
 
     /// Another directory of a tenant that is mounted already shows the same file system: one cache, one VMDS.
@@ -331,9 +347,12 @@ impl MountService for Agent {
     }
 
     fn observe(&self) -> Vec<MountObserved> {
+        let places = mountpoint::Places::now();
         let mut seen = Vec::new();
         for (tenant, mount) in self.mounts.all() {
-            seen.extend(mount.dirs.lock().iter().map(|dir| observed(tenant, dir, &mount)));
+            let dirs = mount.dirs.lock();
+            let there = dirs.iter().filter(|dir| places.has(dir, mount.device_number()));
+            seen.extend(there.map(|dir| observed(tenant, dir, &mount)));
         }
         seen
     }
@@ -471,6 +490,16 @@ fn going_away(order: &MountOrder) -> ServiceError {
 
 fn cannot_mount(order: &MountOrder, error: &io::Error) -> ServiceError {
     ServiceError::Unavailable(format!("cannot mount on {}: {error}", order.dir.display()))
+}
+
+fn cannot_change(order: &MountOrder, error: &io::Error) -> ServiceError {
+    let dir = order.dir.display();
+    match Errno::from_io_error(error) {
+        Some(Errno::BUSY) => {
+            ServiceError::Busy(format!("{dir} cannot become read-only: files on it are open for writing"))
+        }
+        _ => ServiceError::Unavailable(format!("the options of {dir} cannot be changed: {error}")),
+    }
 }
 
 fn internal(error: io::Error) -> ServiceError {

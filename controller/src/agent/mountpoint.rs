@@ -1,5 +1,6 @@
 //! Mount points: `mount(2)` and what `/proc/self/mountinfo` says.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -41,6 +42,28 @@ impl MountInfo {
 /// All mounts this process sees, in the order they were made.
 pub(super) fn all() -> io::Result<Vec<MountInfo>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// Which file system is mounted where.
+pub(super) struct Places(Option<HashSet<(PathBuf, String)>>);
+
+impl Places {
+    /// As it is now.
+    pub(super) fn now() -> Self {
+        match all() {
+            Ok(mounts) => Self(Some(mounts.into_iter().map(|mount| (mount.dir, mount.device)).collect())),
+            Err(error) => {
+                tracing::warn!(%error, "cannot see what is mounted; taking it for unchanged");
+                Self(None)
+            }
+        }
+    }
+
+    /// Whether the file system `device` is mounted on a directory.
+    pub(super) fn has(&self, dir: &Path, device: u64) -> bool {
+        let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+        self.0.as_ref().is_none_or(|places| places.contains(&(dir.to_owned(), device)))
+    }
 }
 
 /// What is mounted on a directory, topmost first.
@@ -117,14 +140,32 @@ pub(super) fn bind(source: &Path, device: u64, target: &OwnedFd, options: &Mount
         return Err(Errno::XDEV.into());
     }
     attach(&mount, target)?;
-    // Options of this mount point, not of the file system: the tenant's other mount points have their own.
-    let attached = format!("/proc/self/fd/{}", mount.as_raw_fd());
-    let restricted = rustix::mount::mount_remount(&attached, flags_of(options) | Flags::BIND, "");
+    let restricted = set_options(&mount, options);
     if restricted.is_err() {
         // It was attached a moment ago; the caller sees why its options could not be had.
-        let _ = rustix::mount::unmount(&attached, UnmountFlags::DETACH);
+        let _ = rustix::mount::unmount(path_of(&mount), UnmountFlags::DETACH);
     }
-    Ok(restricted?)
+    restricted
+}
+
+/// Changes the options of the mount point `dir`, also while it is in use. What is mounted there must be `device`.
+/// Nothing becomes read-only while a file is open for writing through it (`EBUSY`).
+pub(super) fn change(dir: &Path, device: u64, options: &MountFlags) -> io::Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let mount = open_tree(CWD, dir, flags)?;
+    if device_number(&mount)? != device {
+        return Err(Errno::XDEV.into());
+    }
+    set_options(&mount, options)
+}
+
+/// Sets the options of one mount point, not of the file system: the tenant's other mount points have their own.
+fn set_options(mount: &OwnedFd, options: &MountFlags) -> io::Result<()> {
+    Ok(rustix::mount::mount_remount(path_of(mount), flags_of(options) | Flags::BIND, "")?)
+}
+
+fn path_of(mount: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", mount.as_raw_fd())
 }
 
 fn attach(mount: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
@@ -153,6 +194,8 @@ fn flags_of(options: &MountFlags) -> Flags {
     flags.set(Flags::RDONLY, options.read_only);
     flags.set(Flags::NOEXEC, options.noexec);
     flags.set(Flags::NOATIME, options.noatime);
+    // Said explicitly: otherwise the kernel leaves access times as they were.
+    flags.set(Flags::RELATIME, !options.noatime);
     flags.set(Flags::NOSUID, !options.suid);
     flags.set(Flags::NODEV, !options.dev);
     flags

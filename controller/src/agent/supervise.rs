@@ -317,6 +317,12 @@ impl TenantMount {
         }
     }
 
+    /// It was unmounted, and nobody serves it any more.
+    pub(super) fn is_over(&self) -> bool {
+        let state = self.state.lock();
+        state.ending && state.observed.pid == 0
+    }
+
     fn is_ending(&self) -> bool {
         self.state.lock().ending
     }
@@ -451,7 +457,11 @@ fn supervise(mount: &Weak<TenantMount>, first: Server) {
             mount.session().hang_up();
         }
         mount.ended((!unmounted && planned.is_none()).then(|| describe(&end)));
-        if unmounted || mount.is_ending() {
+        if unmounted {
+            // Also if it was somebody else who has unmounted it.
+            mount.expect_end();
+        }
+        if mount.is_ending() {
             planned.into_iter().for_each(end_of_failed);
             return await_if_lingering(server, &end);
         }

@@ -122,7 +122,7 @@ fn wish(store: &Store, cache: &Cache, caller: Caller, spec: Value) -> Result<(Ou
             ErrorKind::Conflict,
             format!("{dir} is the mount point of another tenant, or mounted with other options"),
         )
-        .hint("unmount it first, or choose another directory; see: vmdsctl get mounts"),
+        .hint("change its options with --options remount,..., unmount it first, or choose another directory; see: vmdsctl get mounts"),
         other => other.into(),
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use super::mount_options::MountOptions;
 use super::typed::{
     Bucket, Expiry, Receiver, TenantPath, parse_bucket, parse_credentials, parse_duration, parse_expiry,
     parse_kind, parse_receiver, parse_sla_class, parse_tenant_path,
@@ -201,6 +202,17 @@ pub(super) struct MountArguments {
     /// Device nodes have their effect.
     #[arg(long)]
     pub dev: bool,
+    /// The same and their opposites, as /etc/fstab has them, like ro,exec; with remount they change a mount in use.
+    #[arg(long, value_name = "LIST", value_parser = |list: &str| MountOptions::parse(list, false))]
+    pub options: Option<MountOptions>,
+}
+
+impl MountArguments {
+    /// A mount with the tenant's own flags.
+    pub(super) fn plain(tenant: String, dir: PathBuf) -> Self {
+        let (read_only, noexec, noatime, suid, dev) = (false, false, false, false, false);
+        Self { tenant, dir, read_only, noexec, noatime, suid, dev, options: None }
+    }
 }
 
 /// What to do with pools.

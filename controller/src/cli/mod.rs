@@ -8,6 +8,8 @@ mod args;
 mod client;
 mod files;
 mod mount;
+mod mount_helper;
+mod mount_options;
 mod output;
 mod pool;
 mod resources;
@@ -73,7 +75,8 @@ struct Run {
 
 /// The `vmdsctl` program.
 pub fn run_ctl() -> ExitCode {
-    run(std::env::args_os())
+    let words: Vec<OsString> = std::env::args_os().collect();
+    mount_helper::dispatch(&words).unwrap_or_else(|| run(words))
 }
 
 fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -90,14 +93,15 @@ fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let run =
         Run { client: Client::new(&arguments.run_dir), format: arguments.output, timeout: arguments.timeout };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return tell(&CliError::new(format!("this process cannot wait for anything: {error}"))),
-    };
-    match runtime.block_on(execute(&run, arguments.command)) {
-        Ok(code) => code,
-        Err(error) => tell(&error),
-    }
+    block_on(execute(&run, arguments.command)).unwrap_or_else(|error| tell(&error))
+}
+
+/// Does what takes time.
+fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| CliError::new(format!("this process cannot wait for anything: {error}")))?;
+    runtime.block_on(work)
 }
 
 async fn execute(run: &Run, command: Command) -> Result<ExitCode, CliError> {

@@ -92,6 +92,9 @@ async fn mounting_and_unmounting() {
     *server.fixture.mounts.busy.lock() = Some("/m is in use by 42 (vi)".to_owned());
     assert_eq!(fails(&server, "umount /m").await, "/m is in use by 42 (vi)");
     assert!(server.fixture.object(Kind::Mount, "m").is_ready());
+    ctl(&server, "mount a /m --options remount,ro,exec").await.unwrap();
+    let flags = server.fixture.read::<crate::resource::Mount>("m").status.options.unwrap();
+    assert_eq!(flags.to_string(), "ro");
     ctl(&server, "umount /m --lazy").await.unwrap();
     assert!(server.fixture.gone(Kind::Mount, "m"));
     assert_eq!(fails(&server, "umount /m").await, "no tenant is mounted at /m");

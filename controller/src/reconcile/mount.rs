@@ -1,4 +1,4 @@
-//! Mounts: made, made anew when their flags change, unmounted; and told apart from what the agent sees.
+//! Mounts: made, changed when their flags change, unmounted; and told apart from what the agent sees.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -62,11 +62,10 @@ fn plan(mount: &Resource<Mount>, observed: &Observed) -> Vec<Step> {
             let message = format!("another tenant is mounted at {}", mount.spec.dir.display());
             vec![Step::Wait { truth: Truth::False, reason: "DirectoryInUse", message }]
         }
-        Some(_) if mount.status.options.is_some_and(|known| known != flags) => vec![Step::Umount, make],
-        Some(seen) if mount.status.options.is_some() && mount.status.metered == metered => {
+        Some(seen) if mount.status.options == Some(flags) && mount.status.metered == metered => {
             vec![Step::Report(seen.clone())]
         }
-        // Nobody knows how it was mounted, or a quota came or went: the agent sets that right without unmounting.
+        // Other options, or nobody knows which; or a quota came or went: the agent sets that right without unmounting.
         Some(_) => vec![make],
     }
 }
@@ -120,7 +119,8 @@ impl Reconciler for MountReconciler {
         let Some(mut work) = Work::<Mount>::on(&self.0, name)? else { return Ok(Next::Change) };
         let agent = &self.0.services.mounts;
         let (meta, spec) = (work.resource.metadata.clone(), work.resource.spec.clone());
-        for step in plan(&work.resource, &self.observe(&work.resource)?) {
+        let observed = self.observe(&work.resource)?;
+        for step in plan(&work.resource, &observed) {
             match step {
                 Step::Mount { id, flags, metered } => {
                     let order = MountOrder {
@@ -133,6 +133,8 @@ impl Reconciler for MountReconciler {
                     };
                     let seen = match agent.mount(&order) {
                         Ok(seen) => seen,
+                        // It goes on as it was.
+                        Err(error) if observed.mounted.is_some() => return work.save_failure(error),
                         Err(error) => return not_mounted(work, error),
                     };
                     (work.resource.status.options, work.resource.status.metered) = (Some(flags), metered);
@@ -176,7 +178,7 @@ pub async fn watch_mounts(agent: Arc<dyn MountService>, queues: Arc<Queues>, cac
         let Ok(seen) = tokio::task::spawn_blocking(move || agent.observe()).await else { continue };
         let seen: HashMap<PathBuf, MountObserved> =
             seen.into_iter().map(|mount| (mount.dir.clone(), mount)).collect();
-        for dir in changed(&known, &seen) {
+        for dir in changed(&known, &seen).into_iter().chain(lost(&cache, &seen)) {
             let name = mount_name(&dir);
             let mount = cache.get(Kind::Mount, &name);
             if let Some(tenant) = mount.as_ref().and_then(|mount| mount.spec["tenant"].as_str()) {
@@ -186,6 +188,13 @@ pub async fn watch_mounts(agent: Arc<dyn MountService>, queues: Arc<Queues>, cac
         }
         known = seen;
     }
+}
+
+/// Mounts that are said to serve and are not there: they may have come and gone between two looks.
+fn lost(cache: &Cache, seen: &HashMap<PathBuf, MountObserved>) -> Vec<PathBuf> {
+    let serving = cache.list(Kind::Mount).into_iter().filter(|mount| mount.status["serving"] == true);
+    let dirs = serving.filter_map(|mount| mount.spec["dir"].as_str().map(PathBuf::from));
+    dirs.filter(|dir| !seen.contains_key(dir)).collect()
 }
 
 fn changed(known: &HashMap<PathBuf, MountObserved>, seen: &HashMap<PathBuf, MountObserved>) -> Vec<PathBuf> {
@@ -240,7 +249,7 @@ mod tests {
         mount.status.metered = true;
         assert_eq!(plan(&mount, &at(&ready, Some(seen(1)))), [make()]);
         mount.status.options = Some(MountFlags { read_only: true, ..flags });
-        assert_eq!(plan(&mount, &at(&ready, Some(seen(1)))), [Step::Umount, make()]);
+        assert_eq!(plan(&mount, &at(&ready, Some(seen(1)))), [make()], "without unmounting");
         mount.metadata.deletion_requested = true;
         assert_eq!(plan(&mount, &at(&TenantState::Missing, None)), [Step::Umount, Step::Forget]);
     }
@@ -262,7 +271,7 @@ mod tests {
         fixture.apply(Kind::Mount, "mnt", json!({"tenant": "a", "dir": "/mnt", "readOnly": true}));
         mounts.reconcile("mnt").unwrap();
         assert_eq!(fixture.read::<Mount>("mnt").status.options.unwrap().to_string(), "ro");
-        assert_eq!(fixture.calls(), ["mount /mnt rw,noexec", "umount /mnt", "mount /mnt ro"]);
+        assert_eq!(fixture.calls(), ["mount /mnt rw,noexec", "mount /mnt ro"]);
     }
 
     #[test]

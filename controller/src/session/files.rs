@@ -2,12 +2,12 @@
 
 use std::os::fd::AsFd;
 
-use address_map::attr::Caller;
+use address_map::attr::{Caller, NewMode};
 use address_map::error::{Refusal, Result};
 use address_map::ids::{Ino, NodeId, Slot};
 use address_map::name::Name;
 use address_map::namespace::replay::Origin;
-use address_map::namespace::{lookup, object};
+use address_map::namespace::{lookup, object, xattr};
 use address_map::record::{Inode, ObjectRef};
 use address_map::wire::{Answer, Lease, NodeAttr};
 
@@ -25,7 +25,7 @@ impl DataPlane {
         parent: NodeId,
         name: Name,
         caller: Caller,
-        mode: u32,
+        mode: NewMode,
         origin: Option<Origin>,
     ) -> Result<Outcome> {
         let (scope, made) = self.make_open(session, parent, &name, caller, mode, origin)?;
@@ -50,8 +50,12 @@ impl DataPlane {
         let file = (scope.tree.tenant(), scope.ino);
         // Held first, looked at under the shard's writer lock: an unlink either sees the hold or was there before.
         self.leases.hold(file, (session.id, node), write);
-        let mut was_dirty = true;
+        let (mut was_dirty, mut changed) = (true, false);
         let inode = scope.tree.write(|txn| {
+            if write && !scope.is_own() {
+                // What a grantee writes to is no longer the program that was trusted.
+                changed = xattr::drop_capability(txn, scope.ino)?;
+            }
             let inode = txn.need_inode(scope.ino)?;
             was_dirty = inode.dirty;
             if write { object::open_for_write(txn, scope.ino) } else { Ok(inode) }
@@ -69,7 +73,8 @@ impl DataPlane {
         };
         let answer = Answer::Leased { attr: self.present(file, &inode), lease };
         // Others that trust a copy of the attributes must learn that they are volatile now.
-        let touched = if was_dirty { vec![] } else { vec![Touched::Inode { ino: scope.ino, data: false }] };
+        let touched =
+            if was_dirty && !changed { vec![] } else { vec![Touched::Inode { ino: scope.ino, data: false }] };
         Ok(Outcome::changed(answer, &scope, touched).with_descriptor(descriptor))
     }
 

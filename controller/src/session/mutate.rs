@@ -1,6 +1,6 @@
 //! Requests that change names and attributes.
 
-use address_map::attr::{AttrChange, Caller, FileKind};
+use address_map::attr::{AttrChange, Caller, FileKind, NewMode};
 use address_map::error::{Refusal, Result};
 use address_map::ids::{Ino, NodeId, Slot, TenantId};
 use address_map::map::Tree;
@@ -23,7 +23,7 @@ impl DataPlane {
         session: &Session,
         (parent, name): (NodeId, Name),
         caller: Caller,
-        mode: u32,
+        mode: NewMode,
         what: &Make,
         origin: Option<Origin>,
     ) -> Result<Outcome> {
@@ -228,6 +228,9 @@ impl DataPlane {
         let scope = self.scope(session, node)?.writable()?;
         let with_object = change.size.is_some() || change.mtime.is_some();
         let mut inode = scope.tree.write(|txn| {
+            if change.size.is_some() && !scope.is_own() {
+                xattr::drop_capability(txn, scope.ino)?;
+            }
             let inode = attr::setattr(txn, scope.ino, &change)?;
             if !(inode.dirty && with_object) {
                 replay::remember(txn, origin, Change::Changed);
@@ -235,10 +238,19 @@ impl DataPlane {
             Ok(inode)
         })?;
         if inode.dirty && with_object {
-            inode = self.follow_with_object(&scope.tree, scope.ino, &inode, &change, origin)?;
+            let followed = self.follow_with_object(&scope.tree, scope.ino, &inode, &change, origin);
+            inode = followed.inspect_err(|_| self.charge_what_is_there(&scope.tree, scope.ino))?;
         }
         let touched = vec![Touched::Inode { ino: scope.ino, data: change.size.is_some() }];
         Ok(Outcome::changed(Answer::Attr(self.present(scope.file(scope.ino), &inode)), &scope, touched))
+    }
+
+    /// A size was charged that the backing file could not take.
+    fn charge_what_is_there(&self, tree: &Tree, ino: Ino) {
+        if let Err(error) = self.settle(tree, ino, None) {
+            // Settled with the next write instead.
+            tracing::warn!(%ino, error = &error as &dyn std::error::Error, "cannot take back a change of size");
+        }
     }
 
     /// Carries a change of size or modification time of a volatile file over to its backing file.
@@ -271,8 +283,8 @@ impl DataPlane {
     pub(super) fn setxattr(
         &self,
         session: &Session,
-        node: NodeId,
-        name: &[u8],
+        (node, name): (NodeId, &[u8]),
+        caller: Caller,
         value: &[u8],
         mode: XattrMode,
         origin: Option<Origin>,
@@ -280,7 +292,7 @@ impl DataPlane {
         let scope = self.scope(session, node)?.writable()?;
         let inode = scope.tree.write(|txn| {
             replay::remember(txn, origin, Change::Changed);
-            xattr::set(txn, scope.ino, name, value, mode)
+            xattr::set(txn, scope.ino, caller, name, value, mode)
         })?;
         Ok(self.attributes_changed(&scope, &inode))
     }
@@ -312,7 +324,7 @@ impl DataPlane {
         parent: NodeId,
         name: &Name,
         caller: Caller,
-        mode: u32,
+        mode: NewMode,
         origin: Option<Origin>,
     ) -> Result<(Scope, create::Made)> {
         let scope = self.scope(session, parent)?.writable()?;

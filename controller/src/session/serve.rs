@@ -320,8 +320,8 @@ impl DataPlane {
             Call::Rename { parent, name, new_parent, new_name, mode } => {
                 self.rename(session, (parent, name), (new_parent, new_name), mode, origin)
             }
-            Call::Setxattr { node, name, value, mode } => {
-                self.setxattr(session, node, &name, &value, mode, origin)
+            Call::Setxattr { node, caller, name, value, mode } => {
+                self.setxattr(session, (node, &name), caller, &value, mode, origin)
             }
             Call::Removexattr { node, name } => self.removexattr(session, node, &name, origin),
             Call::Lease { node, write, .. } => self.lease(session, node, write),

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use address_map::attr::{AttrChange, Caller};
+use address_map::attr::{AttrChange, Caller, NewMode};
 use address_map::clock::SystemClock;
 use address_map::engine::{Committer, MemoryEngine};
 use address_map::error::Refusal;
@@ -143,7 +143,7 @@ impl Vmds {
 
     fn make(&self, parent: NodeId, name: &str, what: Make) -> Result<NodeId, Refusal> {
         let name = Name::new(name.as_bytes()).unwrap();
-        match self.call(Call::Make { parent, name, caller: CALLER, mode: 0o755, what })? {
+        match self.call(Call::Make { parent, name, caller: CALLER, mode: NewMode::exactly(0o755), what })? {
             Answer::Made { target, .. } => Ok(target.node),
             other => panic!("{other:?}"),
         }

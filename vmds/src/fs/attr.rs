@@ -26,7 +26,12 @@ impl Fs {
                 self.ask(Call::Getattr { node }, super::accept_attr, move |attr| {
                     done(match attr {
                         Ok(attr) => {
-                            let kept = fs.cache.learn(stamp, |facts| facts.attr(node, attr));
+                            let kept = fs.cache.learn(stamp, |facts| {
+                                facts.attr(node, attr);
+                                if !attr.has_xattrs {
+                                    facts.bare(node);
+                                }
+                            });
                             Ok(fs.shown(None, node, attr, kept))
                         }
                         Err(refusal) => Err(refusal.into()),
@@ -59,7 +64,13 @@ impl Fs {
             }
             done(match attr {
                 Ok(attr) => {
-                    let kept = fs.cache.change(stamp, |facts| facts.attr(node, attr));
+                    let kept = fs.cache.change(stamp, |facts| {
+                        if change.mode.is_some() {
+                            // The access control list follows permission bits.
+                            facts.xattrs_changed(node);
+                        }
+                        facts.attr(node, attr);
+                    });
                     Ok(fs.shown(None, node, attr, kept))
                 }
                 Err(refusal) => Err(fs.doubt(refusal, |facts| facts.attr_unknown(node))),

@@ -76,11 +76,21 @@ impl Fs {
             return done(Err(Refusal::TooLarge.into()));
         };
         let fs = Arc::clone(self);
-        self.strip(node, strip, move |stripped| match stripped {
+        self.take_privileges(node, strip, move |taken| match taken {
             Ok(()) => fs.change_bytes(node, Some(end), done, move |held| {
                 // The kernel writes at most a mebibyte at a time.
                 Ok(held.write(offset, &data)? as u32)
             }),
+            Err(errno) => done(Err(errno)),
+        });
+    }
+
+    /// Takes away the privileges of a program that a write must not leave: set-user-id and set-group-id bits as `strip`
+    /// says, and file capabilities whoever writes.
+    fn take_privileges(self: &Arc<Self>, node: NodeId, strip: Option<KernelRequest>, done: impl Done<()>) {
+        let fs = Arc::clone(self);
+        self.strip(node, strip, move |stripped| match stripped {
+            Ok(()) => fs.drop_capability(node, done),
             Err(errno) => done(Err(errno)),
         });
     }

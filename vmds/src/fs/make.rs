@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use address_map::attr::Caller;
+use address_map::attr::{Caller, NewMode};
 use address_map::ids::NodeId;
 use address_map::name::Name;
 use address_map::wire::{Answer, Call, Make};
@@ -30,7 +30,7 @@ impl Fs {
         parent: NodeId,
         name: &[u8],
         caller: Caller,
-        mode: u32,
+        mode: NewMode,
         what: Make,
         done: impl Done<Shown>,
     ) {
@@ -82,7 +82,7 @@ impl Fs {
         parent: NodeId,
         name: &[u8],
         caller: Caller,
-        mode: u32,
+        mode: NewMode,
         write: bool,
         done: impl Done<Created>,
     ) {

@@ -63,6 +63,7 @@ impl Fs {
             self.cache.forget_all();
             self.notices.push(Notice::AllEntries, fence);
         }
+        self.cache.forget_foreign();
         let (leased, steps) = self.leases.recall(slot);
         for step in steps {
             match step {

@@ -1,9 +1,9 @@
-//! Extended attributes.
-//!
-//! Access control lists (`system.posix_acl_*`) are not supported, and say so.
+//! Extended attributes. Access control lists are two of them.
 
 use std::sync::Arc;
 
+use address_map::acl;
+use address_map::attr::Caller;
 use address_map::error::Refusal;
 use address_map::ids::NodeId;
 use address_map::limits::{XATTR_NAME_MAX, XATTR_VALUE_MAX};
@@ -25,6 +25,10 @@ pub(crate) enum AttrBytes {
     Size(u32),
 }
 
+fn is_list(name: &[u8]) -> bool {
+    name == acl::ACCESS || name == acl::DEFAULT
+}
+
 fn fit(bytes: Arc<[u8]>, room: u32) -> Result<AttrBytes, Errno> {
     match (u32::try_from(bytes.len()), room) {
         (Ok(size), 0) => Ok(AttrBytes::Size(size)),
@@ -33,14 +37,14 @@ fn fit(bytes: Arc<[u8]>, room: u32) -> Result<AttrBytes, Errno> {
     }
 }
 
+/// Names without those that only root knows of. Each is ended by NUL.
+fn without_trusted(names: &[u8]) -> Vec<u8> {
+    let names = names.split_inclusive(|&byte| byte == 0).filter(|name| !name.starts_with(b"trusted."));
+    names.flatten().copied().collect()
+}
+
 fn check_name(name: &[u8]) -> Result<(), Refusal> {
-    if name.starts_with(b"system.posix_acl_") {
-        Err(Refusal::NotSupported)
-    } else if name.is_empty() || name.len() > XATTR_NAME_MAX {
-        Err(Refusal::Invalid)
-    } else {
-        Ok(())
-    }
+    if name.is_empty() || name.len() > XATTR_NAME_MAX { Err(Refusal::Invalid) } else { Ok(()) }
 }
 
 impl Fs {
@@ -57,7 +61,8 @@ impl Fs {
         }
         // Programs of other tenants get no capabilities here.
         let never = !node.is_own() && name == CAPABILITY;
-        let none = never || self.cache.attr(node).is_some_and(|attr| !attr.has_xattrs);
+        let bare = is_list(name) && self.cache.is_bare(node);
+        let none = never || bare || self.cache.attr(node).is_some_and(|attr| !attr.has_xattrs);
         match if none { Some(None) } else { self.cache.xattr(node, name) } {
             Some(Some(value)) => return done(fit(value, room)),
             Some(None) => return done(Err(Refusal::NoAttribute.into())),
@@ -76,13 +81,41 @@ impl Fs {
         });
     }
 
-    /// Names of all attributes, if they fit into `room` bytes.
-    pub(crate) fn listxattr(&self, node: NodeId, room: u32, done: impl Done<AttrBytes>) {
+    /// Names of all attributes that `caller` may know of, if they fit into `room` bytes.
+    pub(crate) fn listxattr(&self, node: NodeId, caller: Caller, room: u32, done: impl Done<AttrBytes>) {
         if self.cache.attr(node).is_some_and(|attr| !attr.has_xattrs) {
             return done(fit(Arc::new([]), room));
         }
         self.ask(Call::Listxattr { node }, super::accept_bytes, move |names| {
-            done(names.map_err(Errno::from).and_then(|names| fit(names.into(), room)));
+            let known = names.map(|names| if caller.uid == 0 { names } else { without_trusted(&names) });
+            done(known.map_err(Errno::from).and_then(|names| fit(names.into(), room)));
+        });
+    }
+
+    /// Takes a program's capabilities away before its bytes change. Of a foreign file they were when it was opened.
+    pub(super) fn drop_capability(self: &Arc<Self>, node: NodeId, done: impl Done<()>) {
+        let none = self.cache.attr(node).is_some_and(|attr| !attr.has_xattrs)
+            || self.cache.xattr(node, CAPABILITY) == Some(None);
+        if none || !node.is_own() {
+            return done(Ok(()));
+        }
+        let fs = Arc::clone(self);
+        let stamp = self.cache.stamp();
+        // Doing it twice does no harm, so it need not be remembered; the write itself comes under the same number.
+        let call = Call::Removexattr { node, name: CAPABILITY.to_vec() };
+        self.ask(call, super::accept_attr, move |attr| match attr {
+            Ok(attr) => {
+                fs.cache.change(stamp, |facts| {
+                    facts.xattrs_changed(node);
+                    facts.attr(node, attr);
+                });
+                done(Ok(()));
+            }
+            Err(Refusal::NoAttribute) => {
+                fs.cache.learn(stamp, |facts| facts.xattr(node, CAPABILITY, None));
+                done(Ok(()));
+            }
+            Err(refusal) => done(Err(fs.doubt(refusal, |facts| facts.attr_unknown(node)))),
         });
     }
 
@@ -90,8 +123,8 @@ impl Fs {
     pub(crate) fn setxattr(
         self: &Arc<Self>,
         request: KernelRequest,
-        node: NodeId,
-        name: &[u8],
+        (node, name): (NodeId, &[u8]),
+        caller: Caller,
         value: &[u8],
         mode: XattrMode,
         done: impl Done<()>,
@@ -99,7 +132,7 @@ impl Fs {
         if value.len() > XATTR_VALUE_MAX {
             return done(Err(Refusal::AttributeTooLarge.into()));
         }
-        let call = Call::Setxattr { node, name: name.to_vec(), value: value.to_vec(), mode };
+        let call = Call::Setxattr { node, caller, name: name.to_vec(), value: value.to_vec(), mode };
         self.change_xattr(request, node, name, call, done);
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use address_map::attr::{Attr, Caller, FileKind, SetTime, Timestamp};
+use address_map::attr::{Attr, Caller, FileKind, NewMode, SetTime, Timestamp};
 use address_map::ids::NodeId;
 use address_map::wire::{Make, RenameMode, XattrMode};
 use fuser::{FileAttr, FileType, INodeNo, RenameFlags, Request, TimeOrNow};
@@ -92,6 +92,11 @@ pub(super) fn placeholder(node: NodeId, kind: FileType) -> FileAttr {
 /// The permission bits of a mode.
 pub(super) fn permissions(mode: u32) -> u32 {
     mode & PERMISSIONS
+}
+
+/// What a new inode is asked for.
+pub(super) fn new_mode(mode: u32, umask: u32) -> NewMode {
+    NewMode { mode: permissions(mode), umask }
 }
 
 pub(super) fn set_time(time: TimeOrNow) -> SetTime {

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use address_map::attr::AttrChange;
+use address_map::attr::{AttrChange, NewMode};
 use address_map::wire::Make;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags, KernelConfig,
@@ -117,7 +117,7 @@ impl Filesystem for Mount {
     ) {
         note("mknod", request, parent);
         let Some(what) = convert::make(mode, rdev) else { return reply.error(fuser::Errno::EINVAL) };
-        let mode = convert::permissions(mode & !umask);
+        let mode = convert::new_mode(mode, umask);
         self.fs.make(
             number(request),
             node(parent),
@@ -139,7 +139,7 @@ impl Filesystem for Mount {
         reply: ReplyEntry,
     ) {
         note("mkdir", request, parent);
-        let mode = convert::permissions(mode & !umask);
+        let mode = convert::new_mode(mode, umask);
         let name = name.as_bytes();
         self.fs.make(
             number(request),
@@ -160,7 +160,7 @@ impl Filesystem for Mount {
             node(parent),
             name.as_bytes(),
             caller(request),
-            0o777,
+            NewMode::exactly(0o777),
             what,
             reply::entry(reply),
         );
@@ -209,7 +209,7 @@ impl Filesystem for Mount {
         reply: ReplyCreate,
     ) {
         note("create", request, parent);
-        let mode = convert::permissions(mode & !umask);
+        let mode = convert::new_mode(mode, umask);
         let (name, write) = (name.as_bytes(), convert::writes(flags));
         self.fs.create(
             number(request),
@@ -355,7 +355,8 @@ impl Filesystem for Mount {
     ) {
         note("setxattr", request, of);
         let Some(mode) = convert::xattr_mode(flags) else { return reply.error(fuser::Errno::EINVAL) };
-        self.fs.setxattr(number(request), node(of), name.as_bytes(), value, mode, reply::empty(reply));
+        let attribute = (node(of), name.as_bytes());
+        self.fs.setxattr(number(request), attribute, caller(request), value, mode, reply::empty(reply));
     }
 
     fn getxattr(&self, request: &Request, of: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -365,7 +366,7 @@ impl Filesystem for Mount {
 
     fn listxattr(&self, request: &Request, of: INodeNo, size: u32, reply: ReplyXattr) {
         note("listxattr", request, of);
-        self.fs.listxattr(node(of), size, reply::xattr(reply));
+        self.fs.listxattr(node(of), caller(request), size, reply::xattr(reply));
     }
 
     fn removexattr(&self, request: &Request, of: INodeNo, name: &OsStr, reply: ReplyEmpty) {

@@ -31,7 +31,7 @@ const STACK_DEPTH: u32 = 1;
 /// Never to be added: remote locks (the kernel's own survive this process), `SETXATTR_EXT`, `ALLOW_IDMAP`,
 /// `HANDLE_KILLPRIV*` (not handled by `fuser`), `WRITEBACK_CACHE` (files change at other mounts) and
 /// `ATOMIC_O_TRUNC` (opening would change the map).
-const WANTED: [InitFlags; 10] = [
+const WANTED: [InitFlags; 12] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_MAX_PAGES,
     InitFlags::FUSE_AUTO_INVAL_DATA,
@@ -42,6 +42,9 @@ const WANTED: [InitFlags; 10] = [
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_HAS_RESEND,
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+    // The kernel checks access control lists; what a new inode begins with is decided where the umask is applied.
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DONT_MASK,
 ];
 
 /// What depends on the kernel's offer.

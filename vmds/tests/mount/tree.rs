@@ -189,13 +189,13 @@ impl Tree {
                     Make::BlockDevice(rdev) => (FileKind::BlockDevice, rdev, Vec::new()),
                 };
                 self.must_be_free(parent, &name)?;
-                let ino = self.insert(kind, mode, caller, rdev, target);
+                let ino = self.insert(kind, mode.masked(), caller, rdev, target);
                 self.enter(parent, &name, ino);
                 plain(Answer::Made { target: self.shown(ino), parent: self.attr(parent.ino().0) })
             }
             Call::Create { parent, name, caller, mode } => {
                 self.must_be_free(parent, &name)?;
-                let ino = self.insert(FileKind::File, mode, caller, 0, Vec::new());
+                let ino = self.insert(FileKind::File, mode.masked(), caller, 0, Vec::new());
                 self.enter(parent, &name, ino);
                 let (lease, fd) = self.lease(ino, true);
                 let (file, parent) = (self.shown(ino), self.attr(parent.ino().0));
@@ -237,7 +237,7 @@ impl Tree {
                 let names = self.node(node)?.xattrs.keys().flat_map(|name| [name, &b"\0"[..]].concat());
                 plain(Answer::Bytes(names.collect()))
             }
-            Call::Setxattr { node, name, value, mode } => {
+            Call::Setxattr { node, name, value, mode, .. } => {
                 let node_ = self.node(node)?;
                 match (mode, node_.xattrs.contains_key(&name)) {
                     (XattrMode::Create, true) => return Err(Refusal::Exists),

@@ -27,8 +27,17 @@ fn a_missing_name_is_remembered_until_it_is_made() {
     assert!(matches!(at_once(&lookup(&fs, ROOT, "a")), Ok(Looked::Absent { .. })));
 
     let caller = address_map::attr::Caller { uid: 1, gid: 2 };
-    let made =
-        start(|done| fs.make(REQUEST, ROOT, b"a", caller, 0o755, address_map::wire::Make::Directory, done));
+    let made = start(|done| {
+        fs.make(
+            REQUEST,
+            ROOT,
+            b"a",
+            caller,
+            NewMode::exactly(0o755),
+            address_map::wire::Make::Directory,
+            done,
+        )
+    });
     let (id, _) = controller.next_call();
     let target = with_node(node(9), dir_attr());
     controller.answer(id, Answer::Made { target, parent: Attr { nlink: 3, ..dir_attr() } });
@@ -63,6 +72,39 @@ fn an_invalidation_of_something_else_costs_nothing() {
     controller.answer(id, Answer::Found(with_node(node(7), file_attr(5))));
     result.recv().unwrap().unwrap();
     assert!(matches!(at_once(&lookup(&fs, ROOT, "a")), Ok(Looked::Found(_))));
+}
+
+#[test]
+fn that_a_foreign_inode_has_no_access_list_is_known_until_it_changes() {
+    const LIST: &[u8] = b"system.posix_acl_access";
+    let (fs, controller) = setup();
+    let get = || start(|done| fs.getxattr(foreign(7), LIST, 20, done));
+    // The kernel asks for the list right after the attributes.
+    let show = |attr: Attr| {
+        let result = getattr(&fs, foreign(7));
+        let (id, _) = controller.next_call();
+        controller.answer(id, Answer::Attr(attr));
+        assert!(result.recv().unwrap().is_ok());
+    };
+    let asks = || {
+        let result = get();
+        let (id, _) = controller.next_call();
+        controller.answer(id, Answer::Bytes(b"list".to_vec()));
+        assert!(result.recv().unwrap().is_ok());
+    };
+    let forget = |fence, item| {
+        controller.say(&ToVmds::Stale { fence, items: vec![item] });
+        assert_eq!(controller.next(), ToController::Forgotten { fence });
+    };
+    for (fence, item) in [(4, Stale::Inode { node: foreign(7), data: false }), (5, Stale::Slot(Slot(3)))] {
+        asks();
+        show(Attr { has_xattrs: true, ..file_attr(5) });
+        asks();
+        show(file_attr(5));
+        assert_eq!(at_once(&get()).unwrap_err().code(), libc::ENODATA);
+        forget(fence, item);
+    }
+    asks();
 }
 
 #[test]
@@ -164,7 +206,7 @@ fn attributes_that_are_not_there_need_no_round_trip() {
     let code = |result: Result<AttrBytes, Errno>| result.unwrap_err().code();
     assert_eq!(code(at_once(&get(node(7), b"security.capability", 20))), libc::ENODATA);
     assert_eq!(code(at_once(&get(foreign(7), b"security.capability", 20))), libc::ENODATA);
-    assert_eq!(code(at_once(&get(node(7), b"system.posix_acl_access", 20))), libc::EOPNOTSUPP);
+    assert_eq!(code(at_once(&get(node(7), b"system.posix_acl_access", 20))), libc::ENODATA);
 
     let result = get(node(8), b"user.a", 20);
     let (id, _) = controller.next_call();

@@ -145,7 +145,7 @@ fn a_recalled_slot_fails_its_handles() {
 fn a_created_file_is_open_for_writing() {
     let (fs, controller) = setup();
     let caller = address_map::attr::Caller { uid: 0, gid: 0 };
-    let result = start(|done| fs.create(REQUEST, ROOT, b"new", caller, 0o644, true, done));
+    let result = start(|done| fs.create(REQUEST, ROOT, b"new", caller, NewMode::exactly(0o644), true, done));
     let (id, call) = controller.next_call();
     assert!(matches!(call, Call::Create { .. }));
     let answer = Answer::Created { file: with_node(node(8), volatile(0)), parent: dir_attr(), lease: WRITER };

@@ -7,7 +7,7 @@ mod listing;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
-use address_map::attr::{Attr, FileKind};
+use address_map::attr::{Attr, FileKind, NewMode};
 use address_map::ids::{Ino, Slot};
 use address_map::wire::NodeAttr;
 
