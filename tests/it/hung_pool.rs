@@ -321,6 +321,8 @@ fn what_was_closed_while_the_pool_hung_has_its_size_when_it_answers_again() {
     let writer = file.try_clone().unwrap();
     begin("write", move || writer.write_all_at(&bytes(4), 4 * CHUNK as u64)).fails();
     drop(file);
+    // The controller takes requests in turn: had it been told of the close, it would have settled the file by now.
+    (0..8).for_each(|n| fs::create_dir(dir.join(format!("directory-{n}"))).unwrap());
     drop(hanging);
     // The write that was given up is made after all: it was under way. Its file is not settled before.
     wait_until("the write that hung has its effect", SOON, || {
