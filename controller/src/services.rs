@@ -14,6 +14,7 @@ use address_map::name::LogicalPath;
 use address_map::record::{Quota, Rights, Usage};
 use thiserror::Error;
 
+use crate::metrics::Forgeries;
 use crate::resource::{MountFlags, PoolSpec};
 
 /// Why a service did not do what it was asked.
@@ -48,6 +49,8 @@ pub struct Services {
     pub mounts: Arc<dyn MountService>,
     /// The pools.
     pub pools: Arc<dyn PoolService>,
+    /// What VMDSes were refused that no honest one asks for.
+    pub forgeries: Forgeries,
 }
 
 /// What the address map keeps about a tenant as a whole.

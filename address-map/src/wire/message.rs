@@ -338,6 +338,32 @@ impl Call {
             | Call::Sync { .. } => false,
         }
     }
+
+    /// The inodes it names: one, or two.
+    pub fn nodes(&self) -> (NodeId, Option<NodeId>) {
+        match self {
+            Call::Lookup { parent, .. }
+            | Call::Make { parent, .. }
+            | Call::Create { parent, .. }
+            | Call::Unlink { parent, .. }
+            | Call::Rmdir { parent, .. } => (*parent, None),
+            Call::Link { node, parent, .. } => (*node, Some(*parent)),
+            Call::Rename { parent, new_parent, .. } => (*parent, Some(*new_parent)),
+            Call::Getattr { node }
+            | Call::Setattr { node, .. }
+            | Call::Readlink { node }
+            | Call::List { node, .. }
+            | Call::Getxattr { node, .. }
+            | Call::Listxattr { node }
+            | Call::Setxattr { node, .. }
+            | Call::Removexattr { node, .. }
+            | Call::Statfs { node }
+            | Call::Lease { node, .. }
+            | Call::CloseWrite { node }
+            | Call::Grow { node, .. }
+            | Call::Sync { node } => (*node, None),
+        }
+    }
 }
 
 /// What [`Call::Make`] makes.
@@ -452,6 +478,25 @@ pub enum Answer {
         /// How to use the descriptor.
         lease: Lease,
     },
+}
+
+impl Answer {
+    /// Calls `visit` for each inode it tells of.
+    pub fn for_each_node(&self, visit: &mut dyn FnMut(NodeId)) {
+        match self {
+            Answer::Found(target)
+            | Answer::Made { target, .. }
+            | Answer::Removed { target, .. }
+            | Answer::Created { file: target, .. } => visit(target.node),
+            Answer::Renamed { moved, other, .. } => {
+                visit(moved.node);
+                other.iter().for_each(|other| visit(other.node));
+            }
+            Answer::Page { entries, .. } => entries.iter().for_each(|entry| visit(entry.node.node)),
+            Answer::Done | Answer::Attr(_) | Answer::Bytes(_) | Answer::Statfs(_) | Answer::Leased { .. } => {
+            }
+        }
+    }
 }
 
 /// An address lease of a `posix` pool: a descriptor and how to use it.

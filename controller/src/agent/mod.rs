@@ -95,6 +95,7 @@ impl Agent {
         let epoch = MountEpoch(record.epoch);
         let session =
             self.plane.begin_session(tenant, &record.tenant_name, options, epoch, control.clone())?;
+        session.outlived_its_controller();
         self.plane.recovery.expect(session.id());
         let parts =
             self.parts(tenant, &record.tenant_name, &session, device, record.device_number, record.metered);

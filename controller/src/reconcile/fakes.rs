@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Context;
+use crate::metrics::Forgeries;
 use crate::resource::{Kind, Manifest, Object, Pool, PoolSpec, Resource, ResourceType, Tenant, Truth};
 use crate::services::*;
 use crate::store::Store;
@@ -220,6 +221,7 @@ impl Fixture {
             map: Arc::clone(&self.map) as _,
             mounts: Arc::clone(&self.mounts) as _,
             pools: Arc::new(FakePools(Arc::clone(&self.calls))),
+            forgeries: Forgeries::default(),
         }
     }
 

@@ -4,10 +4,12 @@
 //! reach follows from the socket it was made for, never from anything in a frame.
 //!
 //! `serve` reads frames and sends replies, `scope` decides what a node id may mean, `query`, `mutate` and `files` do
-//! what is asked, `repeat` answers what was done before, `coherence` tells others what has changed.
+//! what is asked, `repeat` answers what was done before, `coherence` tells others what has changed,
+//! `forgery` tells refusals that an honest VMDS may meet from others.
 
 mod coherence;
 mod files;
+mod forgery;
 mod mutate;
 mod query;
 mod recovery;
@@ -37,11 +39,13 @@ use parking_lot::Mutex;
 
 use crate::housekeeping;
 use crate::lease::LeaseTable;
+use crate::metrics::Forgeries;
 use crate::pool::Pools;
 use crate::share::Grants;
 use crate::sweeper::{self, Sweeper};
 
 pub use coherence::Hub;
+use forgery::Witness;
 pub use recovery::Recovery;
 
 /// A session, within this process.
@@ -82,6 +86,7 @@ pub struct Session {
     link: Mutex<Option<Arc<FrameSocket>>>,
     /// Held while the requests of one VMDS are carried out.
     talking: Mutex<()>,
+    witness: Witness,
 }
 
 impl Session {
@@ -120,6 +125,7 @@ pub struct DataPlane {
     pub(crate) hub: Hub,
     pub(crate) committer: Committer,
     pub(crate) recovery: Recovery,
+    pub(crate) forgeries: Forgeries,
     sweeper: Sweeper,
     next_session: AtomicU64,
 }
@@ -151,6 +157,7 @@ impl DataPlane {
             hub: Hub::new(),
             committer,
             recovery: Recovery::default(),
+            forgeries: Forgeries::default(),
             sweeper,
             next_session: AtomicU64::new(1),
         });
@@ -178,6 +185,7 @@ impl DataPlane {
             control,
             link: Mutex::new(None),
             talking: Mutex::default(),
+            witness: Witness::default(),
         });
         self.hub.join(&session);
         Ok(session)

@@ -1,5 +1,6 @@
 //! The conversation with one VMDS: opening, requests in, replies out.
 
+use std::iter;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use thiserror::Error;
 
 use super::scope::Scope;
 use super::{DataPlane, Forgettable, Session, Touched};
+use crate::metrics::Forgery;
 
 /// How long a VMDS may leave a frame untaken while its buffer is full.
 const SEND_DEADLINE: Duration = Duration::from_secs(1);
@@ -125,6 +127,9 @@ impl Session {
         result: Result<Answer, Refusal>,
         descriptor: Option<OwnedFd>,
     ) {
+        if let Ok(answer) = &result {
+            self.witness.tells(answer);
+        }
         let reply = ToVmds::Reply { id, result };
         if let Err(error) = link.send(&reply, descriptor.as_ref().map(|fd| fd.as_fd())) {
             tracing::warn!(tenant = %self.tenant_name, error = &error as &dyn std::error::Error, "a reply was not taken");
@@ -149,7 +154,8 @@ impl DataPlane {
         let mut buffer = Vec::new();
         let socket = Arc::new(socket);
         socket.set_send_timeout(SEND_DEADLINE).map_err(SocketError::from)?;
-        if !welcome(session, &socket, generation, &mut buffer)? || !wait_for_turn() {
+        let greeted = welcome(session, &socket, generation, &mut buffer);
+        if !greeted.inspect_err(|error| self.ended_by(session, error))? || !wait_for_turn() {
             return Ok(());
         }
         // What a predecessor has asked for may still be under way, though it is dead. The kernel asks the successor again:
@@ -163,7 +169,8 @@ impl DataPlane {
         let outcome = self.talk(session, &socket, &mut buffer);
         self.recovery.resumed(session.id);
         session.disconnected(&socket);
-        if outcome.is_err() {
+        if let Err(error) = &outcome {
+            self.ended_by(session, error);
             session.cut_off();
         }
         outcome
@@ -186,15 +193,17 @@ impl DataPlane {
                 }
                 ToController::Request { id, call } => {
                     self.recovery.wait();
+                    let named = call.nodes();
                     match call {
                         Call::Sync { node } => self.sync_then_reply(session, socket, id, node),
-                        call => self.reply(session, socket, id, self.answer(session, call, None)),
+                        call => self.reply(session, socket, id, self.answer(session, call, None), named),
                     }
                 }
                 ToController::Change { id, origin, call } => {
                     self.recovery.wait();
+                    let named = call.nodes();
                     let outcome = self.change(session, origin, call);
-                    self.reply(session, socket, id, outcome);
+                    self.reply(session, socket, id, outcome, named);
                 }
                 ToController::Hello(_) => return Err(ServeError::SecondHello),
             }
@@ -206,6 +215,7 @@ impl DataPlane {
     fn change(&self, session: &Session, origin: RequestOrigin, call: Call) -> Result<Outcome> {
         let RequestOrigin { unique, place, repeated } = origin;
         if !call.changes() || usize::from(place) >= INFLIGHT_MAX {
+            self.report(session, Forgery::Request, "a change that is none, or at a place that is none");
             return Err(Refusal::Invalid.into());
         }
         if repeated && let Some(again) = self.answer_again(session, &call, unique)? {
@@ -217,7 +227,10 @@ impl DataPlane {
     /// A lease from before this controller was started.
     fn held(&self, session: &Session, node: NodeId, write: bool, backing: Option<u32>) {
         // What may not be seen any more is not held any more either: the VMDS will be told when it asks.
-        let Ok(scope) = self.scope(session, node) else { return };
+        let scope = match self.scope(session, node) {
+            Ok(scope) => scope,
+            Err(error) => return self.refused(session, &error, iter::once(node)),
+        };
         let file = (scope.tree.tenant(), scope.ino);
         self.leases.hold(file, (session.id, node), write);
         if let Some(backing) = backing {
@@ -260,10 +273,18 @@ impl DataPlane {
     }
 
     /// Replies; a change that others may have copies of is acknowledged when those are gone.
-    fn reply(&self, session: &Arc<Session>, link: &Arc<FrameSocket>, id: u64, outcome: Result<Outcome>) {
+    fn reply(
+        &self,
+        session: &Arc<Session>,
+        link: &Arc<FrameSocket>,
+        id: u64,
+        outcome: Result<Outcome>,
+        (node, other): (NodeId, Option<NodeId>),
+    ) {
         match outcome {
             Err(error) => {
                 log_failure(session, &error);
+                self.refused(session, &error, iter::once(node).chain(other));
                 session.reply(link, id, Err(error.refusal()), None);
             }
             Ok(Outcome { answer, descriptor, touched, .. }) if touched.is_empty() => {
@@ -282,6 +303,7 @@ impl DataPlane {
         match self.prepare_sync(session, node) {
             Err(error) => {
                 log_failure(session, &error);
+                self.refused(session, &error, iter::once(node));
                 session.reply(link, id, Err(error.refusal()), None);
             }
             Ok(()) => {
