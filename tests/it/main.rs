@@ -14,6 +14,7 @@ mod isolation;
 mod lifecycle;
 mod listing;
 mod locate;
+mod memory;
 mod metadata;
 mod names;
 mod programs;

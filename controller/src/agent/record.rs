@@ -22,6 +22,9 @@ pub(super) struct MountRecord {
     pub epoch: u64,
     /// Writes are charged to a quota.
     pub metered: bool,
+    /// Memory that its VMDS may use, bytes.
+    #[serde(default = "memory_default")]
+    pub memory: u64,
     /// The directories it is mounted on, escaped.
     pub dirs: Vec<String>,
     /// Device number of the file system.
@@ -36,6 +39,11 @@ pub(super) struct MountRecord {
     pub started: u64,
     /// How many VMDSes there have been.
     pub generation: u32,
+}
+
+/// What holds for a mount written down before there was a bound.
+fn memory_default() -> u64 {
+    256 << 20
 }
 
 impl MountRecord {

@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use thiserror::Error;
 
 use super::device;
+use super::memory::Bound;
 use super::server::{self, Server};
 use crate::logging::chain;
 use crate::session::{DataPlane, Replaced, Session};
@@ -105,6 +106,7 @@ pub(super) struct Parts {
     pub device: Arc<OwnedFd>,
     pub device_number: u64,
     pub init_request: Vec<u8>,
+    pub memory: Arc<Bound>,
     /// Called after each change of the process behind the mount.
     pub on_change: Box<dyn Fn(&TenantMount) + Send + Sync>,
 }
@@ -190,6 +192,11 @@ impl TenantMount {
     /// The tenant's name.
     pub(super) fn tenant_name(&self) -> &str {
         &self.parts.tenant_name
+    }
+
+    /// What the VMDS may use of the node's memory.
+    pub(super) fn memory(&self) -> &Bound {
+        &self.parts.memory
     }
 
     /// The session with the VMDS.
@@ -305,6 +312,7 @@ impl TenantMount {
         let Parts { program, uid, tenant_name, device, init_request, .. } = &self.parts;
         let (server, link) = Server::start(program, *uid, tenant_name, device, init_request)
             .map_err(|e| self.start_error(e))?;
+        self.parts.memory.take_in(server.pid());
         let generation = {
             let observed = &mut self.state.lock().observed;
             observed.generation += 1;
@@ -417,13 +425,14 @@ fn supervise(mount: &Weak<TenantMount>, first: Server) {
         let Some(mount) = mount.upgrade() else { return };
         let planned = mount.state.lock().next.take();
         let unmounted = matches!(&status, Ok(Some(status)) if status.success());
-        mount.ended((!unmounted && planned.is_none()).then(|| describe(&status)));
+        let reason = mount.memory().was_reached().unwrap_or_else(|| describe(&status));
+        mount.ended((!unmounted && planned.is_none()).then(|| reason.clone()));
         if unmounted || mount.is_ending() {
             planned.into_iter().for_each(end_of_failed);
             return;
         }
         if planned.is_none() {
-            tracing::warn!(tenant = %mount.tenant_name(), reason = %describe(&status), "starting another VMDS");
+            tracing::warn!(tenant = %mount.tenant_name(), %reason, "starting another VMDS");
             mount.back_off(delay.after(began.elapsed()));
         }
         match successor(&mount, planned, &mut delay) {

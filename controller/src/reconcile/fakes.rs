@@ -126,6 +126,7 @@ impl FakeMounts {
             since: SystemTime::UNIX_EPOCH,
             last_error: None,
             taken_over: false,
+            memory: Ok("by a fake".to_owned()),
         }
     }
 }

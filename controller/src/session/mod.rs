@@ -80,7 +80,7 @@ pub struct Session {
     id: SessionId,
     tree: Tree,
     tenant_name: String,
-    options: SessionOptions,
+    options: Mutex<SessionOptions>,
     mount: MountEpoch,
     control: Arc<dyn MountControl>,
     link: Mutex<Option<Arc<FrameSocket>>>,
@@ -103,6 +103,16 @@ impl Session {
     /// Replaces the VMDS and waits until the one that is there now has ended: nothing it was given survives.
     pub fn replace_vmds_and_wait(&self) -> Replaced {
         self.control.replace_vmds_and_wait()
+    }
+
+    /// How its VMDSes serve, from the next one on.
+    pub fn options(&self) -> SessionOptions {
+        self.options.lock().clone()
+    }
+
+    /// Makes its next VMDS serve otherwise.
+    pub fn use_options(&self, options: SessionOptions) {
+        *self.options.lock() = options;
     }
 
     /// The mount it is for.
@@ -180,7 +190,7 @@ impl DataPlane {
             id,
             tree: self.map.tree(tenant)?,
             tenant_name: tenant_name.to_owned(),
-            options,
+            options: Mutex::new(options),
             mount,
             control,
             link: Mutex::new(None),

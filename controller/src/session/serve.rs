@@ -346,12 +346,8 @@ fn welcome(
         socket.send(&ToVmds::Refused { reason: error.to_string() }, None)?;
         return Err(error);
     }
-    let welcome = Welcome {
-        protocol,
-        tenant: session.tenant_name.clone(),
-        generation,
-        options: session.options.clone(),
-    };
+    let welcome =
+        Welcome { protocol, tenant: session.tenant_name.clone(), generation, options: session.options() };
     socket.send(&ToVmds::Welcome(welcome), None)?;
     Ok(true)
 }
