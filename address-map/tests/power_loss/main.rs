@@ -91,7 +91,7 @@ fn pages_that_were_written_at_any_time_or_not_lose_only_what_was_behind_the_firs
     for commits in [Commits::Small, Commits::Large] {
         let lost = Lost::new(commits);
         let ends = lost.ends();
-        for round in 0..if full() { 2_000 } else { 60 } {
+        for round in 0..if full() { 500 } else { 60 } {
             let mut left = lost.bytes.clone();
             // From few pages that are not there to many.
             let missing = random.f64().powi(3);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::mountpoint;
+use crate::resource::MEMORY_DEFAULT;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +44,7 @@ pub(super) struct MountRecord {
 
 /// What holds for a mount written down before there was a bound.
 fn memory_default() -> u64 {
-    256 << 20
+    MEMORY_DEFAULT
 }
 
 impl MountRecord {

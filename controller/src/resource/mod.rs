@@ -29,8 +29,8 @@ pub use share::{
 };
 pub use template::{Template, TemplateError};
 pub use tenant::{
-    MEMORY_BOUNDED, MEMORY_MIN, MountFlags, QuotaSpec, SERVING, SlaClass, Tenant, TenantSpec, TenantStatus,
-    UsageStatus,
+    MEMORY_BOUNDED, MEMORY_DEFAULT, MEMORY_MIN, MountFlags, QuotaSpec, SERVING, SlaClass, Tenant, TenantSpec,
+    TenantStatus, UsageStatus,
 };
 pub use time::Time;
 

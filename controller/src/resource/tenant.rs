@@ -10,7 +10,7 @@ use crate::placement::pool_for;
 const OWNERS_MAX: usize = 256;
 
 /// Memory that a tenant's VMDS may use, bytes, unless the tenant says otherwise.
-const MEMORY_DEFAULT: u64 = 256 << 20;
+pub const MEMORY_DEFAULT: u64 = 256 << 20;
 /// Least memory that a VMDS works with, bytes.
 pub const MEMORY_MIN: u64 = 16 << 20;
 
