@@ -27,6 +27,7 @@ pub mod session;
 pub mod share;
 pub mod store;
 pub mod sweeper;
+mod throttle;
 pub mod watch;
 
 pub use cli::run_ctl;

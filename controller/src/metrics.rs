@@ -7,6 +7,7 @@
 //! | `vmds_queue_length` | resources | waiting for their reconciler, by kind |
 //! | `vmds_reconciled_total` | runs | of reconcilers, by kind and outcome |
 //! | `vmds_api_requests_total` | requests | by method and class of the answer's status |
+//! | `vmds_forgeries_total` | requests | of VMDSes that no honest one makes, by kind; the log says whose |
 //! | `vmds_store_version` | changes | of resources, ever |
 
 use prometheus_client::encoding::text::encode;
@@ -78,6 +79,52 @@ impl RequestLabels {
     }
 }
 
+/// What no honest VMDS sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Forgery {
+    /// A frame that is none, or not at this time.
+    Frame,
+    /// A request that is none of the protocol's.
+    Request,
+    /// An inode that it was never told of.
+    Node,
+    /// A share that there never was.
+    Slot,
+}
+
+impl Forgery {
+    /// Its name in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Forgery::Frame => "frame",
+            Forgery::Request => "request",
+            Forgery::Node => "node",
+            Forgery::Slot => "slot",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ForgeryLabels {
+    kind: Forgery,
+}
+
+/// `vmds_forgeries_total`: counted where the links are, shown with the other metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Forgeries(Family<ForgeryLabels, Counter>);
+
+impl Forgeries {
+    /// Counts one.
+    pub fn count(&self, kind: Forgery) {
+        self.0.get_or_create(&ForgeryLabels { kind }).inc();
+    }
+
+    /// How many there were of a kind.
+    pub fn counted(&self, kind: Forgery) -> u64 {
+        self.0.get_or_create(&ForgeryLabels { kind }).get()
+    }
+}
+
 /// The metrics.
 pub struct Metrics {
     registry: Registry,
@@ -93,6 +140,13 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::new(Forgeries::default())
+    }
+}
+
+impl Metrics {
+    /// Metrics that show these counters among others.
+    pub fn new(forgeries: Forgeries) -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("vmds"),
             resources: Family::default(),
@@ -109,11 +163,10 @@ impl Default for Metrics {
         registry.register("store_version", "Changes of resources, ever", metrics.store_version.clone());
         registry.register("reconciled", "Runs of reconcilers by outcome", metrics.reconciled.clone());
         registry.register("api_requests", "Answered API requests", metrics.requests.clone());
+        registry.register("forgeries", "Requests of VMDSes that no honest one makes", forgeries.0);
         metrics
     }
-}
 
-impl Metrics {
     /// Records how many resources of a kind there are, ready and not, and how many wait.
     pub fn set_kind(&self, kind: Kind, ready: usize, not_ready: usize, waiting: usize) {
         let kind = kind.info().singular;
@@ -147,7 +200,9 @@ mod tests {
 
     #[test]
     fn metrics_are_written_for_prometheus() {
-        let metrics = Metrics::default();
+        let forgeries = Forgeries::default();
+        let metrics = Metrics::new(forgeries.clone());
+        forgeries.count(Forgery::Slot);
         metrics.set_kind(Kind::Tenant, 2, 1, 3);
         metrics.set_mounts(1, 0);
         metrics.set_store_version(9);
@@ -160,6 +215,7 @@ mod tests {
             "vmds_mounts{serving=\"true\"} 1",
             "vmds_store_version 9",
             "vmds_reconciled_total{kind=\"Pool\",outcome=\"Failed\"} 1",
+            "vmds_forgeries_total{kind=\"Slot\"} 1",
             "vmds_api_requests_total{method=\"other\",status=\"4xx\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in:\n{text}");

@@ -14,6 +14,7 @@ use address_map::name::LogicalPath;
 use address_map::record::{Quota, Rights, Usage};
 use thiserror::Error;
 
+use crate::metrics::Forgeries;
 use crate::resource::{MountFlags, PoolSpec, S3Capabilities};
 
 /// Why a service did not do what it was asked.
@@ -48,6 +49,8 @@ pub struct Services {
     pub mounts: Arc<dyn MountService>,
     /// The pools.
     pub pools: Arc<dyn PoolService>,
+    /// What VMDSes were refused that no honest one asks for.
+    pub forgeries: Forgeries,
 }
 
 /// What the address map keeps about a tenant as a whole.
@@ -226,7 +229,12 @@ pub struct MountOrder {
     pub dir_owner: Option<u32>,
     /// Writes are charged to a quota of bytes, so they may not bypass the VMDS.
     pub metered: bool,
+    /// Memory that the VMDS may use, bytes.
+    pub memory: u64,
 }
+
+/// How the memory of a VMDS is bounded, as a sentence; an error if it is not, as a sentence that says why.
+pub type MemoryBound = Result<String, String>;
 
 /// A mount as the agent sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -247,11 +255,13 @@ pub struct MountObserved {
     pub last_error: Option<String>,
     /// The mount is older than this controller, which has taken it over from one before.
     pub taken_over: bool,
+    /// Whether the memory of that process is bounded.
+    pub memory: MemoryBound,
 }
 
 /// The agent: mounts of this node and the processes behind them.
 pub trait MountService: Send + Sync + 'static {
-    /// Mounts, or answers what is there already for the same tenant (and takes over `metered`; other options stay).
+    /// Mounts, or answers what is there already for the same tenant (and takes over `metered` and `memory`; other options stay).
     /// Returns when requests are being answered.
     fn mount(&self, order: &MountOrder) -> Result<MountObserved, ServiceError>;
 

@@ -13,7 +13,7 @@ use crate::help::world;
 
 /// Starts loads, does something to the controller under them, and looks whether anybody noticed.
 fn crash_under(
-    what: &str,
+    (killed, what): (&str, &str),
     world: World,
     mount: &Path,
     start: impl FnOnce(&mut Loads, u64),
@@ -29,10 +29,10 @@ fn crash_under(
         let (world, crash) = &mut *world.borrow_mut();
         crash(world);
     });
-    loads.finish();
+    let operations = loads.finish();
     let (world, _) = world.into_inner();
     world.ctl(&["check"]);
-    eprintln!("{what}: {pauses}");
+    pauses.print_row(killed, what, operations);
     assert!(pauses.longest() < PAUSE_MAX, "{pauses}");
 }
 
@@ -48,9 +48,7 @@ fn every_change_of_names_is_made_once_over_kills_of_the_controller() {
     let mount = world.mounted("alice");
     let vmds = world.vmds();
     let start = |loads: &mut Loads, seed| start_names(loads, &mount, seed);
-    crash_under("kills of the controller, changes of names", world, &mount, start, |world| {
-        crash(world, vmds)
-    });
+    crash_under(("controller", "changes of names"), world, &mount, start, |world| crash(world, vmds));
 }
 
 #[test]
@@ -59,7 +57,7 @@ fn no_byte_no_lock_and_no_transaction_is_lost_over_kills_of_the_controller() {
     let mount = world.mounted("alice");
     let vmds = world.vmds();
     let start = |loads: &mut Loads, seed| start_bytes(loads, &mount, seed);
-    crash_under("kills of the controller, bytes", world, &mount, start, |world| crash(world, vmds));
+    crash_under(("controller", "bytes"), world, &mount, start, |world| crash(world, vmds));
 }
 
 #[test]
@@ -69,9 +67,7 @@ fn no_byte_no_lock_and_no_transaction_of_a_tenant_with_a_quota_is_lost_over_kill
     let mount = world.mount("metered");
     let vmds = world.vmds();
     let start = |loads: &mut Loads, seed| start_bytes(loads, &mount, seed);
-    crash_under("kills of the controller, bytes with a quota", world, &mount, start, |world| {
-        crash(world, vmds)
-    });
+    crash_under(("controller", "bytes with a quota"), world, &mount, start, |world| crash(world, vmds));
 }
 
 #[test]
@@ -80,7 +76,7 @@ fn a_listing_over_kills_of_the_controller_has_every_entry_once() {
     let mount = world.mounted("alice");
     let vmds = world.vmds();
     let start = |loads: &mut Loads, _| start_listings(loads, &mount);
-    crash_under("kills of the controller, listings", world, &mount, start, |world| crash(world, vmds));
+    crash_under(("controller", "listings"), world, &mount, start, |world| crash(world, vmds));
 }
 
 #[test]
@@ -89,7 +85,7 @@ fn every_change_through_a_share_is_made_once_over_kills_of_the_controller() {
     let (owner, grantee) = shared(&world);
     let vmdses = world.vmdses();
     let start = |loads: &mut Loads, seed| start_shared(loads, &owner, &grantee, seed);
-    crash_under("kills of the controller, changes through a share", world, &grantee, start, |world| {
+    crash_under(("controller", "changes through a share"), world, &grantee, start, |world| {
         vmdses.iter().for_each(|vmds| assert!(vmds.is_alive(), "{}", world.log()));
         crash(world, vmdses[0]);
     });
@@ -102,13 +98,14 @@ fn kills_of_the_controller_and_of_the_vmds_in_turns_cost_no_operation() {
     let mut serving = world.vmds();
     let mut turn = 0;
     let start = |loads: &mut Loads, seed| start_names(loads, &mount, seed);
-    crash_under("kills of the controller and of the VMDS in turns", world, &mount, start, |world| {
+    crash_under(("controller and VMDS in turns", "changes of names"), world, &mount, start, |world| {
         turn += 1;
         if turn % 2 == 1 {
             crash(world, serving);
         } else {
             // Taken over by a controller that has not started it.
             serving.kill();
+            tests::wait_until("the VMDS has ended", crate::help::SOON, || !serving.is_alive());
             serving = tests::wait_for("there is another VMDS", crate::help::SOON, || {
                 world.vmdses().first().copied()
             });

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tests::{
-    Loads, Pauses, Pulse, Random, World, changes_beside, databases, fill, full, held_locks, listings,
+    Loads, Pauses, Pulse, Random, Stop, World, changes_beside, databases, fill, full, held_locks, listings,
     mapped_file, ok, sequential_files, tree_changes, unlinked_file, wait_until,
 };
 
@@ -116,11 +116,13 @@ fn kill_under(what: &str, world: &World, mount: &Path, start: impl FnOnce(&mut L
     let mut which = Random::new(!seed);
     let pauses = disturb(&loads, &pulse, &mut Random::new(seed), kills, || {
         let vmdses = world.vmdses();
-        vmdses[which.below(vmdses.len() as u64) as usize].kill();
+        let victim = vmdses[which.below(vmdses.len() as u64) as usize];
+        victim.kill();
+        wait_until("the VMDS has ended", SOON, || !victim.is_alive());
     });
-    loads.finish();
+    let operations = loads.finish();
     world.ctl(&["check"]);
-    eprintln!("kills of the VMDS, {what}: {pauses}");
+    pauses.print_row("VMDS", what, operations);
     assert!(pauses.longest() < PAUSE_MAX, "{pauses}");
 }
 
@@ -166,34 +168,28 @@ fn every_change_through_a_share_is_made_once_over_kills_of_both_vmdses() {
 fn a_verifying_benchmark_finds_all_its_blocks_over_kills_of_the_vmds() {
     let world = world();
     let mount = world.mounted("alice");
-    let program = mount.join("fio-or-cmp");
-    // Without fio, copies of a program are compared; the blocks of both are checked by their own tools.
-    let with_fio = Command::new("fio").arg("--version").output().is_ok_and(|out| out.status.success());
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    kill_under("verified blocks", &world, &mount, |loads, _| {
+    kill_under("blocks verified by fio", &world, &mount, |loads, _| {
         let dir = room(&mount, "verified");
-        loads.start("verified blocks", move |stop| {
-            let mut rounds = 0;
-            while !stop.is_set() || rounds == 0 {
-                if with_fio {
-                    ok(Command::new("fio").current_dir(&dir).args([
-                        "--name=verified",
-                        "--rw=randwrite",
-                        "--bs=4k",
-                        "--size=16m",
-                        "--ioengine=psync",
-                        "--verify=crc32c",
-                        "--do_verify=1",
-                        "--verify_fatal=1",
-                        "--end_fsync=1",
-                    ]));
-                } else {
-                    ok(Command::new("cp").arg(&program).arg(dir.join("copy")));
-                    ok(Command::new("cmp").arg(&program).arg(dir.join("copy")));
-                }
-                rounds += 1;
-            }
-            rounds
-        });
+        loads.start("verified blocks", move |stop| verified_blocks(&dir, stop));
     });
+}
+
+/// Writes blocks with checksums in random order, and reads all of them back. Answers how often.
+fn verified_blocks(dir: &Path, stop: &Stop) -> u64 {
+    let mut rounds = 0;
+    while !stop.is_set() || rounds == 0 {
+        ok(Command::new("fio").current_dir(dir).args([
+            "--name=verified",
+            "--rw=randwrite",
+            "--bs=4k",
+            "--size=16m",
+            "--ioengine=psync",
+            "--verify=crc32c",
+            "--do_verify=1",
+            "--verify_fatal=1",
+            "--end_fsync=1",
+        ]));
+        rounds += 1;
+    }
+    rounds
 }

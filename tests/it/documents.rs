@@ -63,7 +63,9 @@ fn the_two_commands_of_the_readme_are_there() {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    for document in ["README.md", "docs/SEMANTICS.md", "docs/OPERATIONS.md", "docs/CHANGELOG.md"] {
+    for document in
+        ["README.md", "docs/SEMANTICS.md", "docs/OPERATIONS.md", "docs/CHANGELOG.md", "docs/ATTACKS.md"]
+    {
         let text = read(document);
         let base = Path::new(ROOT).join(document);
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

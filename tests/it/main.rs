@@ -18,6 +18,7 @@ mod lifecycle;
 mod listing;
 mod locate;
 mod locks;
+mod memory;
 mod metadata;
 mod mounting;
 mod names;

@@ -150,3 +150,29 @@ fn without_a_quota_df_shows_what_the_tenant_uses_and_what_the_pool_has_left() {
     assert!(free_bytes(&alice).abs_diff(left) < left / 10);
     assert_eq!(space(&alice).f_namemax, 255);
 }
+
+#[test]
+fn a_quota_given_or_taken_while_mounted_holds_for_what_is_opened_then() {
+    let world = world();
+    let dir = world.mounted("alice");
+    fs::write(dir.join("before"), vec![1; MIB as usize]).unwrap();
+    let manifest = world.dir().join("alice.json");
+    let give = |bytes: Option<u64>| {
+        let mut tenant = world.ctl_json(&["get", "tenant", "alice"]);
+        tenant["spec"]["quota"]["bytes"] = bytes.into();
+        fs::write(&manifest, tenant.to_string()).unwrap();
+        world.ctl(&["apply", "-f", manifest.to_str().unwrap()]);
+    };
+    give(Some(2 * MIB));
+    wait_until("the quota is seen", SOON, || space(&dir).f_blocks * space(&dir).f_frsize == 2 * MIB);
+    wait_until("writes are charged", SOON, || {
+        let mut file = File::create(dir.join("more")).unwrap();
+        let outcome = file.write_all(&vec![2; 2 * MIB as usize]);
+        outcome.is_err_and(|error| error.raw_os_error() == Some(Errno::DQUOT.raw_os_error()))
+    });
+    give(None);
+    wait_until("there is no quota any more", SOON, || {
+        fs::write(dir.join("more"), vec![2; 3 * MIB as usize]).is_ok()
+    });
+    world.ctl(&["check"]);
+}

@@ -65,15 +65,18 @@ impl Loads {
         }
     }
 
-    /// Ends all loads; each must have done something, and found it all as it should be.
+    /// Ends all loads; each must have done something, and found it all as it should be. Answers how much they have done.
     #[track_caller]
-    pub fn finish(mut self) {
+    pub fn finish(mut self) -> u64 {
         self.stop.set();
+        let mut all = 0;
         for (name, thread) in self.running.drain(..) {
             let done = thread.join().unwrap_or_else(|_| panic!("the load '{name}' has failed, see above"));
             assert!(done > 0, "the load '{name}' has done nothing");
             eprintln!("load '{name}': {done} done");
+            all += done;
         }
+        all
     }
 }
 

@@ -29,6 +29,8 @@ const END_DEADLINE: Duration = Duration::from_secs(20);
 const STUCK_AFTER: Duration = Duration::from_secs(900);
 /// What the controller prints when it is ready.
 const READY: &str = "vmds-controller ready";
+/// What it logs of a VMDS that asks for what no honest one does. All VMDSes of these tests are honest.
+const ACCUSATION: &str = "refused what no honest VMDS asks for";
 
 /// The binaries a world is made of.
 #[derive(Clone, Debug)]
@@ -43,7 +45,8 @@ pub struct Binaries {
 
 /// A running controller with a temporary directory that holds its state, its socket and all mount points.
 ///
-/// Dropping it ends the controller, unmounts what is left and fails the test if anything was left.
+/// Dropping it ends the controller, unmounts what is left and fails the test if anything was left, or if the controller
+/// has taken a VMDS for an attacker.
 #[derive(Debug)]
 pub struct World {
     binaries: Binaries,
@@ -207,8 +210,22 @@ impl World {
             .unwrap_or_default()
     }
 
+    /// What any controller of this world has said of its VMDSes that no honest one gives reason for.
+    fn accusations(&self) -> Vec<String> {
+        let logs = (1..=self.starts).filter_map(|start| fs::read(self.log_of(start)).ok());
+        let lines = logs.flat_map(|log| {
+            let log = String::from_utf8_lossy(&log).into_owned();
+            log.lines().map(str::to_owned).collect::<Vec<_>>()
+        });
+        lines.filter(|line| line.contains(ACCUSATION)).collect()
+    }
+
     fn log_path(&self) -> PathBuf {
-        self.dir().join(format!("controller-{}.log", self.starts))
+        self.log_of(self.starts)
+    }
+
+    fn log_of(&self, start: u32) -> PathBuf {
+        self.dir().join(format!("controller-{start}.log"))
     }
 
     /// Remembers all children of the controller, whatever they are.
@@ -306,6 +323,8 @@ impl Drop for World {
             eprintln!("--- controller of the failed test ---\n{}", self.log());
         } else {
             assert!(left.is_empty(), "left behind: {}\n{}", left.join(", "), self.log());
+            let accusations = self.accusations();
+            assert!(accusations.is_empty(), "an honest VMDS was accused:\n{}", accusations.join("\n"));
         }
     }
 }

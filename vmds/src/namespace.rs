@@ -22,8 +22,10 @@ use quick_cache::sync::Cache;
 pub(crate) use history::Stamp;
 use history::{Fact, History};
 
-/// Most pages of directory listings kept.
-const PAGES_MAX: usize = 64;
+/// Fewest and most pages of directory listings kept.
+const PAGES: (usize, usize) = (4, 64);
+/// Attributes and entries kept for each page that is. A page takes some 100 KiB.
+const ENTRIES_PER_PAGE: usize = 1024;
 /// Fewest attributes and entries a cache is made for.
 const CAPACITY_MIN: usize = 64;
 /// Most attribute names (present or absent) remembered of one inode.
@@ -72,10 +74,12 @@ pub(crate) struct Namespace {
     /// Inodes of other tenants without extended attributes.
     bare: Cache<NodeId, ()>,
     pages: Mutex<VecDeque<Arc<Page>>>,
+    pages_max: usize,
 }
 
 impl Namespace {
-    /// An empty cache of at most `capacity` attributes and as many entries (but never fewer than some).
+    /// An empty cache of at most `capacity` attributes and as many entries (but never fewer than some), with listings in
+    /// proportion.
     pub(crate) fn new(capacity: usize) -> Self {
         let capacity = capacity.max(CAPACITY_MIN);
         Self {
@@ -86,6 +90,7 @@ impl Namespace {
             xattrs: Cache::new(capacity / RARE),
             bare: Cache::new(capacity / RARE),
             pages: Mutex::default(),
+            pages_max: (capacity / ENTRIES_PER_PAGE).clamp(PAGES.0, PAGES.1),
         }
     }
 
@@ -330,7 +335,7 @@ impl Facts<'_> {
         }
         let mut pages = self.space.pages.lock();
         pages.retain(|known| known.dir != page.dir || known.after != page.after);
-        if pages.len() >= PAGES_MAX {
+        if pages.len() >= self.space.pages_max {
             pages.pop_front();
         }
         pages.push_back(Arc::clone(page));

@@ -78,6 +78,7 @@ impl FakeController {
         SessionOptions {
             ttl_ms: 60_000,
             cache_entries: 1024,
+            buffer_bytes: 1 << 24,
             leases_max: 16,
             metered: false,
             pool_timeout_ms: 60_000,

@@ -8,6 +8,8 @@
 
 mod journal;
 mod layout;
+mod repair;
+mod scan;
 mod visibility;
 
 use std::collections::{BTreeMap, HashMap};
@@ -68,6 +70,16 @@ impl Default for FjallOptions {
 /// Why a store cannot be opened or does not work.
 #[derive(Debug, Error)]
 pub enum StoreError {
+    /// A journal is not what was written to it, in a part that may have been synced.
+    #[error(
+        "{journal} is damaged at byte {at}; what follows may have been promised to somebody: restore a backup"
+    )]
+    Damaged {
+        /// The journal.
+        journal: PathBuf,
+        /// Where its last whole commit ends, bytes from its beginning.
+        at: u64,
+    },
     /// Another process has it open, or this one has it open twice.
     #[error("the store {0} is in use by another process")]
     InUse(PathBuf),
@@ -135,6 +147,7 @@ impl FjallStore {
     /// Fails with [`MapError::TooNew`] if a newer version has written it, and with a [`StoreError`] otherwise.
     pub fn open(path: &Path, options: FjallOptions) -> Result<Self> {
         let (lock, directory) = layout::claim(path)?;
+        repair::repair(path, &directory)?;
         let database = Database::builder(&directory)
             .cache_size(options.cache_bytes)
             .max_journaling_size(options.journal_bytes.max(JOURNAL_MIN))

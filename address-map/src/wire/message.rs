@@ -150,6 +150,8 @@ pub struct SessionOptions {
     pub cache_entries: u32,
     /// Most leases kept, each with one open descriptor.
     pub leases_max: u32,
+    /// Bytes of objects in memory at which reading ahead pauses.
+    pub buffer_bytes: u32,
     /// The tenant has a quota of bytes: writes are seen by the VMDS instead of passing straight to the file.
     pub metered: bool,
     /// How long a request may wait for a backing file that is not on a local file system, milliseconds.
@@ -359,6 +361,34 @@ impl Call {
             | Call::Sync { .. } => false,
         }
     }
+
+    /// The inodes it names: one, or two.
+    pub fn nodes(&self) -> (NodeId, Option<NodeId>) {
+        match self {
+            Call::Lookup { parent, .. }
+            | Call::Make { parent, .. }
+            | Call::Create { parent, .. }
+            | Call::Unlink { parent, .. }
+            | Call::Rmdir { parent, .. } => (*parent, None),
+            Call::Link { node, parent, .. } => (*node, Some(*parent)),
+            Call::Rename { parent, new_parent, .. } => (*parent, Some(*new_parent)),
+            Call::Getattr { node }
+            | Call::Setattr { node, .. }
+            | Call::Readlink { node }
+            | Call::List { node, .. }
+            | Call::Getxattr { node, .. }
+            | Call::Listxattr { node }
+            | Call::Setxattr { node, .. }
+            | Call::Removexattr { node, .. }
+            | Call::Statfs { node }
+            | Call::Lease { node, .. }
+            | Call::CloseWrite { node }
+            | Call::Flush { node }
+            | Call::Connect { node }
+            | Call::Grow { node, .. }
+            | Call::Sync { node } => (*node, None),
+        }
+    }
 }
 
 /// What [`Call::Make`] makes.
@@ -484,6 +514,31 @@ pub enum Answer {
     Connected,
     /// It takes long and goes on: ask again.
     Pending,
+}
+
+impl Answer {
+    /// Calls `visit` for each inode it tells of.
+    pub fn for_each_node(&self, visit: &mut dyn FnMut(NodeId)) {
+        match self {
+            Answer::Found(target)
+            | Answer::Made { target, .. }
+            | Answer::Removed { target, .. }
+            | Answer::Created { file: target, .. } => visit(target.node),
+            Answer::Renamed { moved, other, .. } => {
+                visit(moved.node);
+                other.iter().for_each(|other| visit(other.node));
+            }
+            Answer::Page { entries, .. } => entries.iter().for_each(|entry| visit(entry.node.node)),
+            Answer::Done
+            | Answer::Attr(_)
+            | Answer::Bytes(_)
+            | Answer::Statfs(_)
+            | Answer::Leased { .. }
+            | Answer::Addressed { .. }
+            | Answer::Connected
+            | Answer::Pending => {}
+        }
+    }
 }
 
 /// Where the bytes of a file of an object store are.

@@ -236,10 +236,11 @@ fn stale() -> impl Strategy<Value = Stale> {
 }
 
 fn welcome() -> impl Strategy<Value = ToVmds> {
-    let options = (any::<[u64; 2]>(), any::<[u32; 2]>(), any::<bool>()).prop_map(
-        |([ttl_ms, pool_timeout_ms], [cache_entries, leases_max], metered)| SessionOptions {
+    let options = (any::<[u64; 2]>(), any::<[u32; 3]>(), any::<bool>()).prop_map(
+        |([ttl_ms, pool_timeout_ms], [cache_entries, leases_max, buffer_bytes], metered)| SessionOptions {
             ttl_ms,
             cache_entries,
+            buffer_bytes,
             leases_max,
             metered,
             pool_timeout_ms,

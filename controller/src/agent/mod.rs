@@ -1,10 +1,12 @@
 //! The agent: what must be done as root on the node. It mounts, keeps the connection to the kernel for the life of
 //! the mount, starts and replaces VMDSes, and registers files for passthrough. It never looks at tenants' bytes.
 
+mod cgroup;
 mod connections;
 mod device;
 mod health;
 mod holders;
+mod memory;
 mod mountpoint;
 mod passthrough;
 mod record;
@@ -28,6 +30,8 @@ use rustix::io::Errno;
 use crate::logging::chain;
 use crate::services::{MountObserved, MountOrder, MountService, ServiceError};
 use crate::session::{DataPlane, Session};
+use cgroup::Parent;
+use memory::{Bound, session_options};
 use passthrough::Control;
 use record::{MountRecord, Records};
 use server::Server;
@@ -36,13 +40,6 @@ use table::{Claim, Table};
 
 /// VMDSes run as this uid plus the tenant's number: far from the users of any directory service.
 const VMDS_UID_BASE: u32 = 1_900_000_000;
-/// How long the kernel may keep what it knows of a tenant's own tree: changes by others are pushed.
-const TTL_MS: u64 = 3_600_000;
-/// Attributes and entries kept by a VMDS.
-const VMDS_CACHE_ENTRIES: u32 = 65_536;
-/// Descriptors kept by a VMDS.
-const VMDS_LEASES_MAX: u32 = 4096;
-
 /// See the module.
 pub struct Agent {
     plane: Arc<DataPlane>,
@@ -51,6 +48,8 @@ pub struct Agent {
     mounts: Table,
     /// Why mounts were given up, by tenant, until they are made anew.
     given_up: Mutex<HashMap<TenantId, String>>,
+    /// Where the memory of VMDSes is bounded, or why it cannot be.
+    groups: Result<Parent, String>,
 }
 
 impl Agent {
@@ -58,7 +57,12 @@ impl Agent {
     /// taken over if their VMDSes live, and taken away if not.
     pub fn new(plane: Arc<DataPlane>, program: PathBuf, run_dir: &Path) -> io::Result<Arc<Self>> {
         let records = Arc::new(Records::open(run_dir.join("mounts"))?);
-        let agent = Self { plane, program, records, mounts: Table::default(), given_up: Mutex::default() };
+        let groups = Parent::find().map_err(|error| error.to_string());
+        if let Err(why) = &groups {
+            tracing::warn!(why, "the memory of VMDSes cannot be bounded by control groups");
+        }
+        let (mounts, given_up) = (Table::default(), Mutex::default());
+        let agent = Self { plane, program, records, mounts, given_up, groups };
         for (path, record) in agent.records.all()? {
             match record {
                 Ok(record) => agent.take_over(&record),
@@ -90,6 +94,9 @@ impl Agent {
                         tracing::error!(dir = %dir.display(), %error, "cannot unmount");
                     }
                 }
+                if let Ok(groups) = &self.groups {
+                    groups.forget(MountEpoch(record.epoch));
+                }
                 self.records.remove(record.tenant);
             }
         }
@@ -101,30 +108,26 @@ impl Agent {
         let (server, device, link) = Server::adopt(record.pid, record.started)?;
         let device = Arc::new(device);
         let control = Arc::new(Control::new(device.clone()));
-        let options = self.session_options(record.metered);
+        let options = self.session_options(record.memory, record.metered);
         let epoch = MountEpoch(record.epoch);
+        let bound = Arc::new(Bound::new(&self.groups, epoch, record.memory));
+        bound.take_in(record.pid);
         let session =
             self.plane.begin_session(tenant, &record.tenant_name, options, epoch, control.clone())?;
+        session.outlived_its_controller();
         self.plane.recovery.expect(session.id());
-        let parts =
-            self.parts(tenant, &record.tenant_name, &session, device, record.device_number, record.metered);
+        let parts = self.parts(tenant, &record.tenant_name, &session, device, record.device_number, bound);
         let parts = Parts { init_request: record.init_request.clone(), ..parts };
         let mount = TenantMount::adopt(parts, server, link, record.generation, record.init_reply.clone());
         let mount = mount.inspect_err(|_| self.plane.end_session(&session))?;
         *mount.dirs.lock() = record.directories();
         control.is_for(&mount);
-        self.remember(tenant, &mount, record.metered);
+        self.remember(tenant, &mount);
         Ok(mount)
     }
 
-    fn session_options(&self, metered: bool) -> SessionOptions {
-        SessionOptions {
-            ttl_ms: TTL_MS,
-            cache_entries: VMDS_CACHE_ENTRIES,
-            leases_max: VMDS_LEASES_MAX,
-            metered,
-            pool_timeout_ms: u64::try_from(self.plane.pools.patience().as_millis()).unwrap_or(u64::MAX),
-        }
+    fn session_options(&self, memory: u64, metered: bool) -> SessionOptions {
+        session_options(memory, metered, self.plane.pools.patience())
     }
 
     /// What a mount is made of, but for the kernel's first request.
@@ -135,7 +138,7 @@ impl Agent {
         session: &Arc<Session>,
         device: Arc<OwnedFd>,
         device_number: u64,
-        metered: bool,
+        memory: Arc<Bound>,
     ) -> Parts {
         let records = self.records.clone();
         Parts {
@@ -147,18 +150,20 @@ impl Agent {
             device,
             device_number,
             init_request: Vec::new(),
-            on_change: Box::new(move |mount| write_record(&records, tenant, mount, metered)),
+            memory,
+            on_change: Box::new(move |mount| write_record(&records, tenant, mount)),
         }
     }
 
-    fn remember(&self, tenant: TenantId, mount: &TenantMount, metered: bool) {
-        write_record(&self.records, tenant, mount, metered);
+    fn remember(&self, tenant: TenantId, mount: &TenantMount) {
+        write_record(&self.records, tenant, mount);
     }
 
     fn mount_on(&self, order: &MountOrder) -> Result<Arc<TenantMount>, ServiceError> {
         let claim = self.claim(order.tenant)?;
         self.notice_unmounted(&claim, order.tenant);
         if let Some(mount) = claim.mount() {
+            self.adjust(&mount, order);
             if mount.dirs.lock().contains(&order.dir) {
                 mountpoint::change(&order.dir, mount.device_number(), &order.options)
                     .map_err(|error| cannot_change(order, &error))?;
@@ -171,6 +176,20 @@ impl Agent {
         let mount = self.first_mount(order, &target)?;
         claim.insert(mount.clone());
         Ok(mount)
+    }
+
+    /// Takes over what is wanted of a mount that is there already. Caches and metering are a new VMDS's.
+    fn adjust(&self, mount: &Arc<TenantMount>, order: &MountOrder) {
+        let options = self.session_options(order.memory, order.metered);
+        if mount.memory().bytes() != order.memory {
+            mount.memory().resize(order.memory);
+        } else if mount.session().options() == options {
+            return;
+        }
+        mount.session().use_options(options);
+        if let Err(error) = mount.upgrade() {
+            tracing::warn!(tenant = %order.tenant_name, error = %chain(&error), "the VMDS goes on as it was");
+        }
     }
 
     fn claim(&self, tenant: TenantId) -> Result<Claim<'_>, ServiceError> {
@@ -227,7 +246,7 @@ impl Agent {
         mountpoint::bind(&source, mount.device_number(), &target.directory, &order.options)
             .map_err(|error| cannot_mount(order, &error))?;
         mount.dirs.lock().push(order.dir.clone());
-        self.remember(order.tenant, mount, order.metered);
+        self.remember(order.tenant, mount);
         Ok(())
     }
 
@@ -236,17 +255,21 @@ impl Agent {
             ServiceError::Unavailable(format!("/dev/fuse cannot be opened ({error}); load the fuse module"))
         })?);
         let control = Arc::new(Control::new(device.clone()));
-        let options = self.session_options(order.metered);
+        let options = self.session_options(order.memory, order.metered);
         let epoch = random_epoch().map_err(internal)?;
+        let bound = Arc::new(Bound::new(&self.groups, epoch, order.memory));
         let session =
             self.plane.begin_session(order.tenant, &order.tenant_name, options, epoch, control.clone());
-        let session = session.map_err(|error| ServiceError::Internal(Box::new(error)))?;
+        let session = session.map_err(|error| {
+            bound.remove();
+            ServiceError::Internal(Box::new(error))
+        })?;
         let mounted = mountpoint::mount(&device, &order.tenant_name, &target.directory, &order.options)
             .map_err(|error| cannot_mount(order, &error))
             .and_then(|number| {
                 let init_request = device::read_init(&device).map_err(internal)?;
-                let parts =
-                    self.parts(order.tenant, &order.tenant_name, &session, device, number, order.metered);
+                let memory = bound.clone();
+                let parts = self.parts(order.tenant, &order.tenant_name, &session, device, number, memory);
                 TenantMount::start(Parts { init_request, ..parts })
                     .map_err(|error| ServiceError::Unavailable(chain(&error)))
             });
@@ -257,7 +280,7 @@ impl Agent {
                     mount.note(why);
                 }
                 mount.dirs.lock().push(order.dir.clone());
-                self.remember(order.tenant, &mount, order.metered);
+                self.remember(order.tenant, &mount);
                 mountpoint::raise_read_ahead(&order.dir);
                 Ok(mount)
             }
@@ -265,6 +288,7 @@ impl Agent {
                 let _ = detach_vmds(&order.dir);
                 self.records.remove(order.tenant.0);
                 self.plane.end_session(&session);
+                bound.remove();
                 Err(error)
             }
         }
@@ -275,10 +299,12 @@ impl Agent {
         let plane = self.plane.clone();
         if !lazy {
             mount.make_end();
+            mount.memory().remove();
             return plane.end_session(mount.session());
         }
         let waiter = std::thread::Builder::new().name("vmds-detached".into()).spawn(move || {
             mount.wait_ended();
+            mount.memory().remove();
             plane.end_session(mount.session());
         });
         if let Err(error) = waiter {
@@ -386,7 +412,7 @@ fn random_epoch() -> io::Result<MountEpoch> {
 }
 
 /// Writes down what a successor of this agent needs. Without it the mount cannot be taken over, but it works.
-fn write_record(records: &Records, tenant: TenantId, mount: &TenantMount, metered: bool) {
+fn write_record(records: &Records, tenant: TenantId, mount: &TenantMount) {
     let (init_request, Some(init_reply)) = mount.init() else { return };
     let observed = mount.observe();
     let session = mount.session();
@@ -395,7 +421,8 @@ fn write_record(records: &Records, tenant: TenantId, mount: &TenantMount, metere
         tenant_name: mount.tenant_name().to_owned(),
         shard: session.shard().0,
         epoch: session.mount_epoch().0,
-        metered,
+        metered: session.options().metered,
+        memory: mount.memory().bytes(),
         dirs: mount.dirs.lock().iter().map(|dir| mountpoint::escaped(dir)).collect(),
         device_number: mount.device_number(),
         init_request: init_request.to_vec(),
@@ -471,7 +498,8 @@ fn detach_vmds(dir: &Path) -> io::Result<()> {
 
 fn observed(tenant: TenantId, dir: &Path, mount: &TenantMount) -> MountObserved {
     let supervise::Observed { pid, generation, serving, since, last_error, taken_over } = mount.observe();
-    MountObserved { tenant, dir: dir.to_owned(), pid, generation, serving, since, last_error, taken_over }
+    let (dir, memory) = (dir.to_owned(), mount.memory().describe());
+    MountObserved { tenant, dir, pid, generation, serving, since, last_error, taken_over, memory }
 }
 
 fn busy(dir: &Path, error: &io::Error) -> ServiceError {

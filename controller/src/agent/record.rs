@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::mountpoint;
+use crate::resource::MEMORY_DEFAULT;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub(super) struct MountRecord {
     pub epoch: u64,
     /// Writes are charged to a quota.
     pub metered: bool,
+    /// Memory that its VMDS may use, bytes.
+    #[serde(default = "memory_default")]
+    pub memory: u64,
     /// The directories it is mounted on, escaped.
     pub dirs: Vec<String>,
     /// Device number of the file system.
@@ -36,6 +40,11 @@ pub(super) struct MountRecord {
     pub started: u64,
     /// How many VMDSes there have been.
     pub generation: u32,
+}
+
+/// What holds for a mount written down before there was a bound.
+fn memory_default() -> u64 {
+    MEMORY_DEFAULT
 }
 
 impl MountRecord {

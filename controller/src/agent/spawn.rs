@@ -4,8 +4,11 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
+
+use crate::throttle::Throttle;
 
 /// `/dev/fuse`, in the VMDS.
 const FUSE_FD: i32 = 3;
@@ -22,6 +25,9 @@ pub(super) const DOOR_OUTSIDE_FD: i32 = 7;
 
 /// Longest line of a VMDS's log that is passed on, bytes: what a tenant's process says is not trusted.
 const LOG_LINE_MAX: u64 = 4096;
+/// Lines of a VMDS's log that are passed on, per [`LOG_PERIOD`].
+const LOG_BURST: u32 = 200;
+const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// What a VMDS inherits.
 pub(super) struct Inheritance {
@@ -65,15 +71,19 @@ pub(super) fn spawn(program: &Path, uid: u32, tenant: &str, inheritance: Inherit
     Ok(child)
 }
 
-/// Repeats what a VMDS logs, line by line, until it ends.
+/// Repeats what a VMDS logs, line by line, until it ends. Of what is too much only the number of lines is told.
 fn pass_on(log: ChildStderr, tenant: &str) {
     let mut log = BufReader::new(log);
-    let mut line = Vec::new();
+    let (mut line, throttle) = (Vec::new(), Throttle::new(LOG_BURST, LOG_PERIOD));
     loop {
         line.clear();
         match log.by_ref().take(LOG_LINE_MAX).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,
             Ok(_) => {
+                let Some(untold) = throttle.pass() else { continue };
+                if untold > 0 {
+                    tracing::warn!(target: "vmds", %tenant, untold, "the VMDS logs too much");
+                }
                 let line = String::from_utf8_lossy(line.trim_ascii_end());
                 tracing::info!(target: "vmds", %tenant, "{}", line.escape_debug());
             }

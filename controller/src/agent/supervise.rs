@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::device;
 use super::health::Health;
+use super::memory::Bound;
 use super::server::{self, End, Server};
 use crate::logging::chain;
 use crate::session::{DataPlane, Replaced, Session};
@@ -108,6 +109,7 @@ pub(super) struct Parts {
     pub device: Arc<OwnedFd>,
     pub device_number: u64,
     pub init_request: Vec<u8>,
+    pub memory: Arc<Bound>,
     /// Called after each change of the process behind the mount.
     pub on_change: Box<dyn Fn(&TenantMount) + Send + Sync>,
 }
@@ -201,6 +203,11 @@ impl TenantMount {
     /// The tenant's name.
     pub(super) fn tenant_name(&self) -> &str {
         &self.parts.tenant_name
+    }
+
+    /// What the VMDS may use of the node's memory.
+    pub(super) fn memory(&self) -> &Bound {
+        &self.parts.memory
     }
 
     /// The session with the VMDS.
@@ -336,6 +343,7 @@ impl TenantMount {
         let Parts { program, uid, tenant_name, device, init_request, .. } = &self.parts;
         let (server, link) = Server::start(program, *uid, tenant_name, device, init_request)
             .map_err(|e| self.start_error(e))?;
+        self.parts.memory.take_in(server.pid());
         let generation = {
             let observed = &mut self.state.lock().observed;
             observed.generation += 1;
@@ -456,7 +464,8 @@ fn supervise(mount: &Weak<TenantMount>, first: Server) {
             // What it has asked for is nobody's any more; its end of the link may stay open for long.
             mount.session().hang_up();
         }
-        mount.ended((!unmounted && planned.is_none()).then(|| describe(&end)));
+        let reason = mount.memory().was_reached().unwrap_or_else(|| describe(&end));
+        mount.ended((!unmounted && planned.is_none()).then(|| reason.clone()));
         if unmounted {
             // Also if it was somebody else who has unmounted it.
             mount.expect_end();
@@ -466,7 +475,7 @@ fn supervise(mount: &Weak<TenantMount>, first: Server) {
             return await_if_lingering(server, &end);
         }
         if planned.is_none() {
-            tracing::warn!(tenant = %mount.tenant_name(), reason = %describe(&end), "starting another VMDS");
+            tracing::warn!(tenant = %mount.tenant_name(), %reason, "starting another VMDS");
             mount.back_off(delay.after(began.elapsed()));
         }
         let Some(next) = successor(&mount, planned, &mut delay) else {

@@ -172,6 +172,9 @@ pub(super) struct TenantArguments {
     /// Most files and directories it may have.
     #[arg(long, value_name = "N")]
     pub quota_inodes: Option<u64>,
+    /// Memory its VMDS may use on a node, like 256MiB.
+    #[arg(long, value_name = "BYTES")]
+    pub memory: Option<ByteSize>,
     /// A user who may mount it and share from it; the first one owns its root directory. Can be repeated.
     #[arg(long = "owner", value_name = "UID")]
     pub owners: Vec<u32>,

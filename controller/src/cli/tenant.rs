@@ -92,6 +92,7 @@ fn spec(arguments: &TenantArguments) -> Value {
     set("slaClass", arguments.sla_class.as_ref().map(to_value));
     set("shareNaming", arguments.share_naming.as_ref().map(|rule| json!(rule)));
     set("owners", (!arguments.owners.is_empty()).then(|| json!(arguments.owners)));
+    set("memory", arguments.memory.as_ref().map(|bytes| json!(bytes)));
     let quota = json!({"bytes": arguments.quota_bytes, "inodes": arguments.quota_inodes});
     set("quota", Some(quota));
     Value::Object(spec)

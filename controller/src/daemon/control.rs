@@ -36,8 +36,8 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts everything on an open store and socket.
     pub fn start(store: Arc<Store>, services: Services, shards: u16, listener: UnixListener) -> Self {
-        let (cache, queues, metrics) =
-            (Arc::<Cache>::default(), Arc::<Queues>::default(), Arc::<Metrics>::default());
+        let (cache, queues) = (Arc::<Cache>::default(), Arc::<Queues>::default());
+        let metrics = Arc::new(Metrics::new(services.forgeries.clone()));
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let context =
             Arc::new(Context { store: Arc::clone(&store), services: services.clone(), shards, hostname });

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Context;
+use crate::metrics::Forgeries;
 use crate::resource::{
     Kind, Manifest, Object, Pool, PoolSpec, Resource, ResourceType, S3Capabilities, Tenant, Truth,
 };
@@ -127,6 +128,7 @@ impl FakeMounts {
             since: SystemTime::UNIX_EPOCH,
             last_error: None,
             taken_over: false,
+            memory: Ok("by a fake".to_owned()),
         }
     }
 }
@@ -234,6 +236,7 @@ impl Fixture {
             map: Arc::clone(&self.map) as _,
             mounts: Arc::clone(&self.mounts) as _,
             pools: Arc::new(FakePools(Arc::clone(&self.calls))),
+            forgeries: Forgeries::default(),
         }
     }
 

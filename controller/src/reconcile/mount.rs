@@ -9,7 +9,7 @@ use address_map::ids::TenantId;
 
 use super::{Context, Next, Queues, ReconcileError, Reconciler, Work};
 use crate::informer::Cache;
-use crate::resource::{Kind, Mount, MountFlags, Reference, Resource, Tenant, Truth, mount_name};
+use crate::resource::{ByteSize, Kind, Mount, MountFlags, Reference, Resource, Tenant, Truth, mount_name};
 use crate::services::{MountObserved, MountOrder, MountService, ServiceError};
 
 /// How often the agent's mounts are compared with what was seen before.
@@ -27,13 +27,22 @@ struct Observed {
 enum TenantState {
     Missing,
     NotReady,
-    Ready { id: TenantId, flags: MountFlags, metered: bool },
+    Ready(Wanted),
+}
+
+/// What a tenant wants of its mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted {
+    id: TenantId,
+    flags: MountFlags,
+    metered: bool,
+    memory: ByteSize,
 }
 
 /// One thing to do.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
-    Mount { id: TenantId, flags: MountFlags, metered: bool },
+    Mount(Wanted),
     Umount,
     Report(MountObserved),
     Wait { truth: Truth, reason: &'static str, message: String },
@@ -44,7 +53,7 @@ fn plan(mount: &Resource<Mount>, observed: &Observed) -> Vec<Step> {
     if mount.metadata.deletion_requested {
         return vec![Step::Umount, Step::Forget];
     }
-    let (id, flags, metered) = match observed.tenant {
+    let wanted = match observed.tenant {
         TenantState::Missing => {
             let message = format!("there is no tenant '{}'", mount.spec.tenant);
             return vec![Step::Wait { truth: Truth::False, reason: "TenantMissing", message }];
@@ -53,19 +62,24 @@ fn plan(mount: &Resource<Mount>, observed: &Observed) -> Vec<Step> {
             let message = format!("the tenant '{}' is not ready", mount.spec.tenant);
             return vec![Step::Wait { truth: Truth::Unknown, reason: "WaitingForTenant", message }];
         }
-        TenantState::Ready { id, flags, metered } => (id, flags, metered),
+        TenantState::Ready(wanted) => wanted,
     };
-    let make = Step::Mount { id, flags, metered };
+    let (make, known) = (Step::Mount(wanted), &mount.status);
     match &observed.mounted {
         None => vec![make],
-        Some(other) if other.tenant != id => {
+        Some(other) if other.tenant != wanted.id => {
             let message = format!("another tenant is mounted at {}", mount.spec.dir.display());
             vec![Step::Wait { truth: Truth::False, reason: "DirectoryInUse", message }]
         }
-        Some(seen) if mount.status.options == Some(flags) && mount.status.metered == metered => {
+        Some(seen)
+            if known.options == Some(wanted.flags)
+                && known.metered == wanted.metered
+                && known.memory == Some(wanted.memory) =>
+        {
             vec![Step::Report(seen.clone())]
         }
-        // Other options, or nobody knows which; or a quota came or went: the agent sets that right without unmounting.
+        // Other options, or nobody knows which; a quota came or went, or the bound of memory is another: the agent sets that
+        // right without unmounting.
         Some(_) => vec![make],
     }
 }
@@ -78,11 +92,12 @@ impl MountReconciler {
         let tenant = match self.0.store.read::<Tenant>(&mount.spec.tenant)? {
             None => TenantState::Missing,
             Some(tenant) if tenant.metadata.deletion_requested || !tenant.is_ready() => TenantState::NotReady,
-            Some(tenant) => TenantState::Ready {
+            Some(tenant) => TenantState::Ready(Wanted {
                 id: TenantId(tenant.status.tenant_id),
                 flags: mount.spec.effective(&tenant.spec.mount_options, mount.metadata.created_by),
                 metered: tenant.spec.quota.bytes.is_some(),
-            },
+                memory: tenant.spec.memory,
+            }),
         };
         let all = self.0.services.mounts.observe();
         Ok(Observed { tenant, mounted: all.into_iter().find(|seen| seen.dir == mount.spec.dir) })
@@ -122,7 +137,7 @@ impl Reconciler for MountReconciler {
         let observed = self.observe(&work.resource)?;
         for step in plan(&work.resource, &observed) {
             match step {
-                Step::Mount { id, flags, metered } => {
+                Step::Mount(Wanted { id, flags, metered, memory }) => {
                     let order = MountOrder {
                         tenant: id,
                         tenant_name: spec.tenant.clone(),
@@ -130,6 +145,7 @@ impl Reconciler for MountReconciler {
                         options: flags,
                         dir_owner: (meta.created_by != 0).then_some(meta.created_by),
                         metered,
+                        memory: memory.0,
                     };
                     let seen = match agent.mount(&order) {
                         Ok(seen) => seen,
@@ -137,7 +153,8 @@ impl Reconciler for MountReconciler {
                         Err(error) if observed.mounted.is_some() => return work.save_failure(error),
                         Err(error) => return not_mounted(work, error),
                     };
-                    (work.resource.status.options, work.resource.status.metered) = (Some(flags), metered);
+                    let status = &mut work.resource.status;
+                    (status.options, status.metered, status.memory) = (Some(flags), metered, Some(memory));
                     report(&mut work, &seen)?;
                 }
                 Step::Umount => match agent.umount(&spec.dir, meta.deletion_forced) {
@@ -223,6 +240,7 @@ mod tests {
             since: SystemTime::UNIX_EPOCH,
             last_error: None,
             taken_over: false,
+            memory: Ok(String::new()),
         }
     }
 
@@ -232,9 +250,11 @@ mod tests {
         fixture.apply(Kind::Mount, "mnt", json!({"tenant": "a", "dir": "/mnt"}));
         let mut mount = fixture.read::<Mount>("mnt");
         let flags = MountFlags::default();
-        let ready = TenantState::Ready { id: TenantId(1), flags, metered: false };
+        let memory = ByteSize(256 << 20);
+        let wanted = Wanted { id: TenantId(1), flags, metered: false, memory };
+        let ready = TenantState::Ready(wanted);
         let at = |tenant: &TenantState, mounted| Observed { tenant: tenant.clone(), mounted };
-        let make = || Step::Mount { id: TenantId(1), flags, metered: false };
+        let make = || Step::Mount(wanted);
         let reason = |steps: Vec<Step>| match &steps[..] {
             [Step::Wait { reason, .. }] => *reason,
             other => panic!("{other:?}"),
@@ -245,6 +265,8 @@ mod tests {
         assert_eq!(plan(&mount, &at(&ready, None)), [make()]);
         assert_eq!(plan(&mount, &at(&ready, Some(seen(1)))), [make()], "how it was mounted is not known");
         mount.status.options = Some(flags);
+        assert_eq!(plan(&mount, &at(&ready, Some(seen(1)))), [make()], "its memory is not known");
+        mount.status.memory = Some(memory);
         assert_eq!(plan(&mount, &at(&ready, Some(seen(1)))), [Step::Report(seen(1))]);
         mount.status.metered = true;
         assert_eq!(plan(&mount, &at(&ready, Some(seen(1)))), [make()]);

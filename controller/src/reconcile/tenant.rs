@@ -9,7 +9,8 @@ use super::{Context, Next, ReconcileError, Reconciler, Work, some_of};
 use crate::informer::references;
 use crate::placement::{pool_for, shard_of};
 use crate::resource::{
-    Kind, Pool, Reference, Resource, SERVING, Share, Tenant, TenantStatus, Truth, UsageStatus, human_bytes,
+    Kind, MEMORY_BOUNDED, Pool, Reference, Resource, SERVING, Share, Tenant, TenantStatus, Truth,
+    UsageStatus, human_bytes,
 };
 use crate::services::{MountObserved, ServiceError, TenantSetup};
 use crate::store::StoreError;
@@ -158,6 +159,12 @@ fn state_serving(work: &mut Work<'_, Tenant>) {
     mounts.retain(|mount| mount.tenant == id);
     let (truth, reason, message) = serving(&mounts);
     work.state(SERVING, truth, reason, message);
+    let (truth, reason, message) = match mounts.first().map(|mount| &mount.memory) {
+        Some(Ok(how)) => (Truth::True, "Bounded", how.clone()),
+        Some(Err(why)) => (Truth::False, "Unbounded", why.clone()),
+        None => (Truth::Unknown, "NotMounted", "it is not mounted".to_owned()),
+    };
+    work.state(MEMORY_BOUNDED, truth, reason, message);
 }
 
 /// Makes tenants what they should be.

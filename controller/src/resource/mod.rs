@@ -30,7 +30,10 @@ pub use share::{
     GrantRights, Share, ShareFrom, ShareReceipt, ShareSpec, ShareStatus, ShareTo, generated_share_name,
 };
 pub use template::{Template, TemplateError};
-pub use tenant::{MountFlags, QuotaSpec, SERVING, SlaClass, Tenant, TenantSpec, TenantStatus, UsageStatus};
+pub use tenant::{
+    MEMORY_BOUNDED, MEMORY_DEFAULT, MEMORY_MIN, MountFlags, QuotaSpec, SERVING, SlaClass, Tenant, TenantSpec,
+    TenantStatus, UsageStatus,
+};
 pub use time::Time;
 
 /// Declares the kinds: the variant of [`Kind`], its plural in URLs, and the type that describes it.

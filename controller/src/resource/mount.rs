@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::pool::is_plain_absolute;
-use super::{Common, Kind, MountFlags, Problem, Reference, Resource, ResourceType, Time};
+use super::{ByteSize, Common, Kind, MountFlags, Problem, Reference, Resource, ResourceType, Time};
 
 /// Longest path of a mount point, in bytes: its name in the store is at most three times as long.
 const DIR_MAX: usize = 1024;
@@ -87,6 +87,9 @@ pub struct MountStatus {
     /// Its writes are charged to a quota of bytes.
     #[serde(default)]
     pub metered: bool,
+    /// Memory that its VMDS may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
     /// Observed generation and conditions: `Ready`.
     #[serde(flatten)]
     pub common: Common,

@@ -9,6 +9,13 @@ use crate::placement::pool_for;
 /// Most uids that may act for one tenant.
 const OWNERS_MAX: usize = 256;
 
+/// Memory that a tenant's VMDS may use, bytes, unless the tenant says otherwise.
+pub const MEMORY_DEFAULT: u64 = 256 << 20;
+/// Least memory that a VMDS works with, bytes.
+pub const MEMORY_MIN: u64 = 16 << 20;
+
+/// The condition that says whether the memory of a tenant's VMDS is bounded.
+pub const MEMORY_BOUNDED: &str = "MemoryBounded";
 /// The condition that says whether requests to a tenant's mounts are answered.
 pub const SERVING: &str = "Serving";
 
@@ -29,6 +36,9 @@ pub struct TenantSpec {
     /// What may be used.
     #[serde(default)]
     pub quota: QuotaSpec,
+    /// Memory that its VMDS may use on a node. Caches are sized from it.
+    #[serde(default = "default_memory")]
+    pub memory: ByteSize,
     /// Where shares from others appear.
     #[serde(default)]
     pub share_naming: Template,
@@ -45,6 +55,10 @@ pub struct TenantSpec {
 
 fn operator_only() -> Vec<u32> {
     vec![0]
+}
+
+fn default_memory() -> ByteSize {
+    ByteSize(MEMORY_DEFAULT)
 }
 
 fn default_root_mode() -> String {
@@ -136,7 +150,7 @@ pub struct TenantStatus {
     /// What it used when last looked at.
     #[serde(default)]
     pub usage: UsageStatus,
-    /// Observed generation and conditions: `Ready`, `Serving`.
+    /// Observed generation and conditions: `Ready`, `Serving`, `MemoryBounded`.
     #[serde(flatten)]
     pub common: Common,
 }
@@ -170,6 +184,7 @@ impl ResourceType for Tenant {
     fn restarted(status: &mut TenantStatus) {
         status.common.forget_after_restart(Self::READY);
         status.common.forget_after_restart(SERVING);
+        status.common.forget_after_restart(MEMORY_BOUNDED);
     }
 
     fn common(status: &TenantStatus) -> &Common {
@@ -190,6 +205,10 @@ impl ResourceType for Tenant {
         }
         if let Err(sentence) = spec.root_mode_bits() {
             problems.push(Problem::new("spec.rootMode", sentence));
+        }
+        if spec.memory.0 < MEMORY_MIN {
+            let least = human_bytes(MEMORY_MIN);
+            problems.push(Problem::new("spec.memory", format!("a VMDS needs at least {least}")));
         }
         if spec.quota.inodes == Some(0) {
             problems.push(Problem::new("spec.quota.inodes", "the root directory needs one inode"));
@@ -239,6 +258,7 @@ mod tests {
         assert_eq!(full["shareNaming"], "/shares/{owner}/{name}");
         assert_eq!(full["owners"], json!([0]));
         assert_eq!(full["rootMode"], "0755");
+        assert_eq!(full["memory"], 256 << 20);
         assert_eq!(
             admit("alpha", json!({"quota": {"bytes": "10GiB"}})).unwrap()["quota"]["bytes"],
             10u64 << 30
@@ -251,6 +271,7 @@ mod tests {
             (json!({"quota": {"bytes": "ten"}}), "spec.quota.bytes: "),
             (json!({"quota": {"byte": 1}}), "spec.quota.byte: unknown field"),
             (json!({"rootMode": "9"}), "spec.rootMode: "),
+            (json!({"memory": "15MiB"}), "spec.memory: "),
             (json!({"owners": []}), "spec.owners: "),
             (json!({"owners": [1, -1]}), "spec.owners[1]: "),
             (json!({"shareNaming": "/{x}"}), "spec.shareNaming: unknown placeholder"),

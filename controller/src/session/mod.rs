@@ -4,11 +4,13 @@
 //! reach follows from the socket it was made for, never from anything in a frame.
 //!
 //! `serve` reads frames and sends replies, `scope` decides what a node id may mean, `query`, `mutate` and `files` do
-//! what is asked, `repeat` answers what was done before, `coherence` tells others what has changed.
+//! what is asked, `repeat` answers what was done before, `coherence` tells others what has changed,
+//! `forgery` tells refusals that an honest VMDS may meet from others.
 
 mod coherence;
 mod elsewhere;
 mod files;
+mod forgery;
 mod inbox;
 mod inflight;
 mod mutate;
@@ -42,12 +44,14 @@ use parking_lot::Mutex;
 
 use crate::housekeeping;
 use crate::lease::{File, LeaseTable};
+use crate::metrics::Forgeries;
 use crate::pool::Pools;
 use crate::share::Grants;
 use crate::sweeper::{self, Sweeper};
 
 pub use coherence::Hub;
 use elsewhere::{Elsewhere, Workers};
+use forgery::Witness;
 use inbox::Inbox;
 pub use recovery::Recovery;
 use settle::Unsettled;
@@ -85,7 +89,7 @@ pub struct Session {
     id: SessionId,
     tree: Tree,
     tenant_name: String,
-    options: SessionOptions,
+    options: Mutex<SessionOptions>,
     mount: MountEpoch,
     control: Arc<dyn MountControl>,
     link: Mutex<Option<Arc<FrameSocket>>>,
@@ -95,6 +99,7 @@ pub struct Session {
     talking: Mutex<()>,
     /// Requests that are carried out elsewhere because they take long.
     elsewhere: Elsewhere,
+    witness: Witness,
 }
 
 impl Session {
@@ -111,6 +116,16 @@ impl Session {
     /// Replaces the VMDS and waits until the one that is there now has ended: nothing it was given survives.
     pub fn replace_vmds_and_wait(&self) -> Replaced {
         self.control.replace_vmds_and_wait()
+    }
+
+    /// How its VMDSes serve, from the next one on.
+    pub fn options(&self) -> SessionOptions {
+        self.options.lock().clone()
+    }
+
+    /// Makes its next VMDS serve otherwise.
+    pub fn use_options(&self, options: SessionOptions) {
+        *self.options.lock() = options;
     }
 
     /// The mount it is for.
@@ -135,6 +150,7 @@ pub struct DataPlane {
     pub(crate) recovery: Recovery,
     staging: Staging,
     workers: Workers,
+    pub(crate) forgeries: Forgeries,
     sweeper: Sweeper,
     unsettled: Unsettled,
     next_session: AtomicU64,
@@ -169,6 +185,7 @@ impl DataPlane {
             recovery: Recovery::default(),
             staging: Staging::default(),
             workers: Workers::default(),
+            forgeries: Forgeries::default(),
             sweeper,
             unsettled: Unsettled::default(),
             next_session: AtomicU64::new(1),
@@ -192,13 +209,14 @@ impl DataPlane {
             id,
             tree: self.map.tree(tenant)?,
             tenant_name: tenant_name.to_owned(),
-            options,
+            options: Mutex::new(options),
             mount,
             control,
             link: Mutex::default(),
             inbox: Mutex::default(),
             talking: Mutex::default(),
             elsewhere: Elsewhere::default(),
+            witness: Witness::default(),
         });
         self.hub.join(&session);
         Ok(session)

@@ -58,7 +58,6 @@ impl DataPlane {
         let (tree, root, rights) = self.border(session, slot)?;
         self.hub.watch(session, slot, (tree.tenant(), ino));
         if !share::contains(&tree.view(), root, ino)? {
-            tracing::debug!(tenant = %session.tenant(), %node, "outside of the share");
             return Err(Refusal::NotFound.into());
         }
         Ok(Scope { tree, ino, slot, rights })

@@ -1,5 +1,6 @@
 //! The conversation with one VMDS: opening, requests in, replies out.
 
+use std::iter;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::inbox::Inbox;
 use super::inflight::{InFlight, Unanswered};
 use super::scope::Scope;
 use super::{DataPlane, Forgettable, Session, Touched};
+use crate::metrics::Forgery;
 use crate::pool::BackingFile;
 
 /// How long a VMDS may leave a frame untaken while its buffer is full.
@@ -60,6 +62,16 @@ pub enum ServeError {
     /// A second greeting.
     #[error("the VMDS said hello twice")]
     SecondHello,
+}
+
+/// A request that is to be replied to.
+pub(super) struct Asked {
+    /// Where it came from: a successor of the VMDS knows nothing of the question.
+    link: Arc<FrameSocket>,
+    id: u64,
+    /// The nodes it names.
+    named: (NodeId, Option<NodeId>),
+    unanswered: Unanswered,
 }
 
 /// What a request leads to.
@@ -157,6 +169,9 @@ impl Session {
         result: Result<Answer, Refusal>,
         descriptor: Option<BackingFile>,
     ) {
+        if let Ok(answer) = &result {
+            self.witness.tells(answer);
+        }
         let reply = ToVmds::Reply { id, result };
         if let Err(error) = link.send(&reply, descriptor.as_ref().map(|fd| fd.as_fd())) {
             tracing::warn!(tenant = %self.tenant_name, error = &error as &dyn std::error::Error, "a reply was not taken");
@@ -181,7 +196,8 @@ impl DataPlane {
         let mut buffer = Vec::new();
         let socket = Arc::new(socket);
         socket.set_send_timeout(SEND_DEADLINE).map_err(SocketError::from)?;
-        if !welcome(session, &socket, generation, &mut buffer)? || !wait_for_turn() {
+        let greeted = welcome(session, &socket, generation, &mut buffer);
+        if !greeted.inspect_err(|error| self.ended_by(session, error))? || !wait_for_turn() {
             return Ok(());
         }
         // What a predecessor has asked for may still be under way, though it is dead. The kernel asks the successor again:
@@ -203,7 +219,8 @@ impl DataPlane {
         self.recovery.resumed(session.id);
         *session.inbox.lock() = None;
         session.disconnected(&socket);
-        if outcome.is_err() {
+        if let Err(error) = &outcome {
+            self.ended_by(session, error);
             session.cut_off();
         }
         outcome
@@ -217,6 +234,7 @@ impl DataPlane {
     ) -> Result<(), ServeError> {
         let in_flight = InFlight::default();
         let one_more = || in_flight.one_more(REPLIES_WITHIN).ok_or(ServeError::TooMany);
+        let asked = |id, named, unanswered| Asked { link: socket.clone(), id, named, unanswered };
         while let Some(message) = inbox.next()? {
             match message {
                 ToController::Held { node, write, backing } => self.held(session, node, write, backing),
@@ -229,15 +247,17 @@ impl DataPlane {
                 ToController::Request { id, call } => {
                     let unanswered = one_more()?;
                     self.recovery.wait();
+                    let named = call.nodes();
                     match call {
-                        Call::Sync { node } => self.sync_then_reply(session, socket, id, node, unanswered),
-                        call => self.answer_then_reply(session, socket, id, call, None, unanswered),
+                        Call::Sync { node } => self.sync_then_reply(session, asked(id, named, unanswered), node),
+                        call => self.answer_then_reply(session, asked(id, named, unanswered), call, None),
                     }
                 }
                 ToController::Change { id, origin, call } => {
                     let unanswered = one_more()?;
                     self.recovery.wait();
-                    self.change_then_reply(session, socket, id, origin, call, unanswered);
+                    let named = call.nodes();
+                    self.change_then_reply(session, asked(id, named, unanswered), origin, call);
                 }
                 ToController::Hello(_) => return Err(ServeError::SecondHello),
             }
@@ -249,39 +269,36 @@ impl DataPlane {
     fn change_then_reply(
         self: &Arc<Self>,
         session: &Arc<Session>,
-        link: &Arc<FrameSocket>,
-        id: u64,
+        asked: Asked,
         origin: RequestOrigin,
         call: Call,
-        unanswered: Unanswered,
     ) {
         let origin = match self.done_before(session, &origin, &call) {
             Ok(None) => Some(Origin { mount: session.mount, place: origin.place, unique: origin.unique }),
-            Ok(Some(again)) => return self.reply(session, link, id, Ok(again), unanswered),
-            Err(error) => return self.reply(session, link, id, Err(error), unanswered),
+            Ok(Some(again)) => return self.reply(session, asked, Ok(again)),
+            Err(error) => return self.reply(session, asked, Err(error)),
         };
-        self.answer_then_reply(session, link, id, call, origin, unanswered);
+        self.answer_then_reply(session, asked, call, origin);
     }
 
     /// A request of which it is certain that it is to be carried out.
     fn answer_then_reply(
         self: &Arc<Self>,
         session: &Arc<Session>,
-        link: &Arc<FrameSocket>,
-        id: u64,
+        asked: Asked,
         call: Call,
         origin: Option<Origin>,
-        unanswered: Unanswered,
     ) {
-        if let Some(unanswered) = self.answer_stored(session, link, id, &call, origin, unanswered) {
+        if let Some(asked) = self.answer_stored(session, asked, &call, origin) {
             let outcome = self.answer(session, call, origin);
-            self.reply(session, link, id, outcome, unanswered);
+            self.reply(session, asked, outcome);
         }
     }
 
     /// What came of a request if it was carried out before.
     fn done_before(&self, session: &Session, origin: &RequestOrigin, call: &Call) -> Result<Option<Outcome>> {
         if !call.changes() || usize::from(origin.place) >= INFLIGHT_MAX {
+            self.report(session, Forgery::Request, "a change that is none, or at a place that is none");
             return Err(Refusal::Invalid.into());
         }
         if origin.repeated { self.answer_again(session, call, origin.unique) } else { Ok(None) }
@@ -290,7 +307,10 @@ impl DataPlane {
     /// A lease from before this controller was started.
     fn held(&self, session: &Session, node: NodeId, write: bool, backing: Option<u32>) {
         // What may not be seen any more is not held any more either: the VMDS will be told when it asks.
-        let Ok(scope) = self.scope(session, node) else { return };
+        let scope = match self.scope(session, node) {
+            Ok(scope) => scope,
+            Err(error) => return self.refused(session, &error, iter::once(node)),
+        };
         let file = (scope.tree.tenant(), scope.ino);
         self.leases.hold(file, (session.id, node), write);
         if let Some(backing) = backing {
@@ -336,24 +356,19 @@ impl DataPlane {
     }
 
     /// Replies; a change that others may have copies of is acknowledged when those are gone.
-    pub(super) fn reply(
-        &self,
-        session: &Arc<Session>,
-        link: &Arc<FrameSocket>,
-        id: u64,
-        outcome: Result<Outcome>,
-        unanswered: Unanswered,
-    ) {
+    pub(super) fn reply(&self, session: &Arc<Session>, asked: Asked, outcome: Result<Outcome>) {
+        let Asked { link, id, named: (node, other), unanswered } = asked;
         match outcome {
             Err(error) => {
                 log_failure(session, &error);
-                session.reply(link, id, Err(error.refusal()), None);
+                self.refused(session, &error, iter::once(node).chain(other));
+                session.reply(&link, id, Err(error.refusal()), None);
             }
             Ok(Outcome { answer, descriptor, touched, .. }) if touched.is_empty() => {
-                session.reply(link, id, Ok(answer), descriptor);
+                session.reply(&link, id, Ok(answer), descriptor);
             }
             Ok(Outcome { answer, descriptor, touched, slot, tenant, forget }) => {
-                let (author, link) = (session.clone(), link.clone());
+                let author = session.clone();
                 let done = Box::new(move || {
                     author.reply(&link, id, Ok(answer), descriptor);
                     drop(unanswered);
@@ -364,21 +379,16 @@ impl DataPlane {
     }
 
     /// Durability takes a while: it is awaited elsewhere, and other requests go on.
-    fn sync_then_reply(
-        &self,
-        session: &Arc<Session>,
-        link: &Arc<FrameSocket>,
-        id: u64,
-        node: NodeId,
-        unanswered: Unanswered,
-    ) {
+    fn sync_then_reply(&self, session: &Arc<Session>, asked: Asked, node: NodeId) {
+        let Asked { link, id, unanswered, .. } = asked;
         match self.prepare_sync(session, node) {
             Err(error) => {
                 log_failure(session, &error);
-                session.reply(link, id, Err(error.refusal()), None);
+                self.refused(session, &error, iter::once(node));
+                session.reply(&link, id, Err(error.refusal()), None);
             }
             Ok(()) => {
-                let (session, link) = (session.clone(), link.clone());
+                let session = session.clone();
                 self.committer.when_durable(move |durable| {
                     if let Err(error) = &durable {
                         log_failure(&session, error);
@@ -418,12 +428,8 @@ fn welcome(
         socket.send(&ToVmds::Refused { reason: error.to_string() }, None)?;
         return Err(error);
     }
-    let welcome = Welcome {
-        protocol,
-        tenant: session.tenant_name.clone(),
-        generation,
-        options: session.options.clone(),
-    };
+    let welcome =
+        Welcome { protocol, tenant: session.tenant_name.clone(), generation, options: session.options() };
     socket.send(&ToVmds::Welcome(welcome), None)?;
     Ok(true)
 }

@@ -10,15 +10,14 @@ use address_map::error::{MapError, Refusal, Result};
 use address_map::ids::{Ino, NodeId, TenantId};
 use address_map::map::Tree;
 use address_map::namespace::replay::{self, Origin};
-use address_map::namespace::{attr, contents, lookup, object};
+use address_map::namespace::{attr, contents, lookup, object, xattr};
 use address_map::record::{Change, Inode, Layout, StoredObject};
-use address_map::wire::{Address, Answer, Call, FrameSocket, Lease, Source};
+use address_map::wire::{Address, Answer, Call, Lease, Source};
 
 use tokio::runtime::Handle;
 
 use super::scope::Scope;
-use super::inflight::Unanswered;
-use super::serve::Outcome;
+use super::serve::{Asked, Outcome};
 use super::staging::{Pace, Settled, WORKING_AFTER, Written, look_at};
 use super::{DataPlane, Session, Touched, io_refusal};
 use crate::pool::{BackingFile, set_mtime};
@@ -32,25 +31,23 @@ impl DataPlane {
     pub(super) fn answer_stored(
         self: &Arc<Self>,
         session: &Arc<Session>,
-        link: &Arc<FrameSocket>,
-        id: u64,
+        asked: Asked,
         call: &Call,
         origin: Option<Origin>,
-        unanswered: Unanswered,
-    ) -> Option<Unanswered> {
+    ) -> Option<Asked> {
         let Some(node) = about_bytes(call).filter(|node| self.is_stored(session, *node)) else {
-            return Some(unanswered);
+            return Some(asked);
         };
         let outcome = match (self.carry_out(session, node, call, origin, Pace::Quick), self.workers.handle()) {
             (Ok(None), Some(workers)) => {
-                self.carry_out_elsewhere(workers, session, link, id, node, call.clone(), origin, unanswered);
+                self.carry_out_elsewhere(workers, session, asked, node, call.clone(), origin);
                 return None;
             }
             (Ok(None), None) => Err(Refusal::Io.into()),
             (Ok(Some(outcome)), _) => Ok(outcome),
             (Err(error), _) => Err(error),
         };
-        self.reply(session, link, id, outcome, unanswered);
+        self.reply(session, asked, outcome);
         None
     }
 
@@ -60,24 +57,21 @@ impl DataPlane {
         inode.is_ok_and(|inode| self.store_of(&inode).is_some())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what was asked, by whom, and where the answer goes")]
     fn carry_out_elsewhere(
         self: &Arc<Self>,
         workers: &Handle,
         session: &Arc<Session>,
-        link: &Arc<FrameSocket>,
-        id: u64,
+        asked: Asked,
         node: NodeId,
         call: Call,
         origin: Option<Origin>,
-        unanswered: Unanswered,
     ) {
-        let (plane, session, link) = (self.clone(), session.clone(), link.clone());
+        let (plane, session) = (self.clone(), session.clone());
         session.elsewhere.begin();
-        let (worker, asked) = (plane.clone(), session.clone());
+        let (worker, asking) = (plane.clone(), session.clone());
         let mut work = workers.spawn_blocking(move || {
-            let outcome = worker.carry_out(&asked, node, &call, origin, Pace::Slow);
-            asked.elsewhere.end();
+            let outcome = worker.carry_out(&asking, node, &call, origin, Pace::Slow);
+            asking.elsewhere.end();
             outcome
         });
         workers.spawn(async move {
@@ -88,7 +82,7 @@ impl DataPlane {
                 Ok(Ok(Ok(None))) | Err(_) => Ok(Outcome::unchanged(Answer::Pending)),
                 Ok(Err(_)) => Err(Refusal::Io.into()),
             };
-            plane.reply(&session, &link, id, outcome, unanswered);
+            plane.reply(&session, asked, outcome);
         });
     }
 
@@ -145,22 +139,28 @@ impl DataPlane {
         // As for any lease: held first, looked at under the shard's writer lock.
         self.leases.hold(scope.file(scope.ino), (session.id, node), write);
         let leased = self.alone(session, node, write, pace, |scope, written, _, settled| {
-            let mut became_volatile = false;
+            let mut is_news = false;
             let inode = if write {
                 let before = scope.tree.write(|txn| txn.need_inode(scope.ino))?;
                 if !before.dirty {
                     // A leftover must not be taken for what is being written.
                     written.clear()?;
-                    became_volatile = true;
+                    is_news = true;
                 }
-                scope.tree.write(|txn| object::open_for_write(txn, scope.ino))?
+                scope.tree.write(|txn| {
+                    if !scope.is_own() {
+                        // What a grantee writes to is no longer the program that was trusted.
+                        is_news |= xattr::drop_capability(txn, scope.ino)?;
+                    }
+                    object::open_for_write(txn, scope.ino)
+                })?
             } else {
                 scope.tree.write(|txn| txn.need_inode(scope.ino))?
             };
             let Some(outcome) = self.lease_of(scope, written, &inode, write, fill, settled, pace)? else {
                 return Ok(None);
             };
-            let touched = match became_volatile {
+            let touched = match is_news {
                 true => vec![Touched::Inode { ino: scope.ino, data: false }],
                 false => vec![],
             };
@@ -265,6 +265,9 @@ impl DataPlane {
                 None => true,
             };
             let mut inode = scope.tree.write(|txn| {
+                if change.size.is_some() && !scope.is_own() {
+                    xattr::drop_capability(txn, scope.ino)?;
+                }
                 let inode = attr::setattr(txn, scope.ino, change)?;
                 if file.is_none() {
                     replay::remember(txn, origin, Change::Changed);

@@ -14,13 +14,14 @@ use address_map::name::{LogicalPath, Name};
 use address_map::record::{Quota, Rights};
 use address_map::shard::Shard;
 use address_map::wire::{
-    Answer, Call, FrameSocket, Hello, Make, NodeAttr, PROTOCOL_MAX, PROTOCOL_MIN, RenameMode, SessionOptions,
-    Stale, ToController, ToVmds,
+    Answer, Call, FrameSocket, Hello, Make, NodeAttr, PROTOCOL_MAX, PROTOCOL_MIN, RenameMode, RequestOrigin,
+    SessionOptions, Stale, ToController, ToVmds,
 };
 
 use super::inflight::UNANSWERED_MAX;
 use super::{DataPlane, MountControl, Replaced, Session};
 use crate::map_service::PlaneServices;
+use crate::metrics::Forgery;
 use crate::pool::Pools;
 use crate::resource::{PoolSpec, PosixSpec};
 use crate::services::{GrantOrder, GrantOutcome, MapService, PoolService, RevokeOrder, TenantSetup};
@@ -77,6 +78,7 @@ impl World {
         let options = SessionOptions {
             ttl_ms: 1000,
             cache_entries: 10,
+            buffer_bytes: 1 << 24,
             leases_max: 10,
             metered: false,
             pool_timeout_ms: 1000,
@@ -208,6 +210,7 @@ fn a_guessed_node_outside_of_the_share_does_not_exist() {
     let slot = root.slot();
     let private = alice.lookup(NodeId::ROOT, "private").unwrap().node.ino();
     let data = alice.lookup(NodeId::ROOT, "data").unwrap().node.ino();
+    assert_eq!(forgeries(&bob), [0; 4]);
     for outside in [private, data, Ino::ROOT, Ino(12345)] {
         let node = NodeId::new(slot, outside);
         assert_eq!(bob.call(Call::Getattr { node }), Err(Refusal::NotFound), "{node}");
@@ -218,10 +221,53 @@ fn a_guessed_node_outside_of_the_share_does_not_exist() {
         let call = Call::Setattr { node, caller: CALLER, change };
         assert_eq!(bob.call(call), Err(Refusal::NotFound), "{node}");
     }
+    assert_eq!(forgeries(&bob), [0, 0, 4 * 5, 0]);
     for other_slot in [slot.0 + 1, u16::MAX] {
         let node = NodeId::new(Slot(other_slot), root.ino());
         assert_eq!(bob.call(Call::Getattr { node }), Err(Refusal::NotFound), "{node}");
     }
+    assert_eq!(forgeries(&bob), [0, 0, 4 * 5, 2]);
+    let unmade = NodeId::new(Slot::OWN, Ino(12345));
+    assert_eq!(bob.call(Call::Sync { node: unmade }), Err(Refusal::NotFound));
+    assert_eq!(forgeries(&bob), [0, 0, 4 * 5 + 1, 2]);
+}
+
+/// What was counted of frames, requests, nodes and slots.
+fn forgeries(vmds: &Vmds) -> [u64; 4] {
+    [Forgery::Frame, Forgery::Request, Forgery::Node, Forgery::Slot]
+        .map(|kind| vmds.plane.forgeries.counted(kind))
+}
+
+#[test]
+fn a_vmds_that_outlived_its_controller_is_accused_only_of_what_never_was() {
+    let (_world, alice, bob, root) = shared(Rights::ReadWrite);
+    bob.session.outlived_its_controller();
+    let private = alice.lookup(NodeId::ROOT, "private").unwrap().node.ino();
+    // The controller before may have told of it, while it lay in the share.
+    let node = NodeId::new(root.slot(), private);
+    assert_eq!(bob.call(Call::Getattr { node }), Err(Refusal::NotFound));
+    assert_eq!(forgeries(&bob), [0; 4]);
+    for node in [NodeId::new(root.slot(), Ino(12345)), NodeId::new(Slot(root.slot().0 + 1), private)] {
+        assert_eq!(bob.call(Call::Getattr { node }), Err(Refusal::NotFound));
+    }
+    assert_eq!(forgeries(&bob), [0, 0, 1, 1]);
+}
+
+#[test]
+fn a_change_that_is_none_of_the_protocols_is_refused_and_reported() {
+    let world = World::new();
+    let bob = world.connect(BOB);
+    let origin = |place| RequestOrigin { unique: 4, place, repeated: false };
+    let changes = [
+        (origin(u16::MAX), Call::Rmdir { parent: NodeId::ROOT, name: Name::new(b"any").unwrap() }),
+        (origin(0), Call::Getattr { node: NodeId::ROOT }),
+    ];
+    for (origin, call) in changes {
+        bob.socket.send(&ToController::Change { id: 1, origin, call }, None).unwrap();
+        let ToVmds::Reply { id: 1, result } = bob.receive() else { panic!("there is a reply") };
+        assert_eq!(result, Err(Refusal::Invalid));
+    }
+    assert_eq!(forgeries(&bob), [0, 2, 0, 0]);
 }
 
 #[test]
@@ -291,6 +337,7 @@ fn what_the_owner_moves_out_of_the_share_is_gone() {
         bob.socket.send(&ToController::Forgotten { fence }, None).unwrap();
     });
     assert_eq!(bob.call(Call::Getattr { node: file }), Err(Refusal::NotFound));
+    assert_eq!(forgeries(&bob), [0; 4], "it was told of the file");
 }
 
 #[test]
@@ -310,6 +357,7 @@ fn a_revoked_share_is_refused_at_once_and_its_slot_leads_nowhere() {
     let inside = bob.lookup(NodeId::ROOT, "in").unwrap().node;
     assert_eq!(bob.lookup(inside, "set"), Err(Refusal::NotFound));
     assert!(bob.names(inside).unwrap().is_empty());
+    assert_eq!(forgeries(&bob), [0; 4], "it was told of the share");
     std::thread::scope(|scope| {
         scope.spawn(|| world.grant(10, "/data", "/in/again", Rights::ReadOnly));
         let ToVmds::Stale { fence, .. } = bob.receive() else { panic!("bob hears of the new share") };
@@ -366,4 +414,45 @@ fn what_is_no_frame_ends_the_conversation_and_nothing_else() {
     rustix::net::send(&bob.socket, b"\xff\xff\xff\xff", rustix::net::SendFlags::empty()).unwrap();
     assert!(bob.socket.receive::<ToVmds>(&mut Vec::new()).unwrap().is_none());
     alice.make(NodeId::ROOT, "fine", Make::File).unwrap();
+    assert_eq!(forgeries(&bob), [1, 0, 0, 0]);
+}
+
+#[test]
+fn what_is_removed_while_it_is_asked_for_accuses_nobody() {
+    let world = World::new();
+    let alice = world.connect(ALICE);
+    let node = alice.make(NodeId::ROOT, "gone", Make::Directory).unwrap();
+    alice.call(Call::Rmdir { parent: NodeId::ROOT, name: Name::new(b"gone").unwrap() }).unwrap();
+    assert_eq!(alice.call(Call::Getattr { node }), Err(Refusal::NotFound));
+    assert_eq!(alice.lookup(node, "below"), Err(Refusal::NotFound));
+    assert_eq!(forgeries(&alice), [0; 4]);
+}
+
+#[test]
+fn everything_an_answer_tells_of_was_told() {
+    let (_world, alice, bob, root) = shared(Rights::ReadWrite);
+    // Seen in a listing only, then gone.
+    let own_root = NodeId::new(Slot::OWN, root.ino());
+    let listed = match bob.call(Call::List { node: root, after: 0 }).unwrap() {
+        Answer::Page { entries, .. } => entries[0].node.node,
+        other => panic!("{other:?}"),
+    };
+    let made = std::thread::scope(|scope| {
+        let making = scope.spawn(|| bob.make(root, "made", Make::Directory).unwrap());
+        let ToVmds::Stale { fence, .. } = alice.receive() else { panic!("alice hears of the change") };
+        alice.socket.send(&ToController::Forgotten { fence }, None).unwrap();
+        making.join().unwrap()
+    });
+    for name in ["file", "made"] {
+        bob.call(Call::Getattr { node: root }).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| alice.rename((own_root, name), (NodeId::ROOT, name)).unwrap());
+            let ToVmds::Stale { fence, .. } = bob.receive() else { panic!("bob hears of the change") };
+            bob.socket.send(&ToController::Forgotten { fence }, None).unwrap();
+        });
+    }
+    for node in [listed, made] {
+        assert_eq!(bob.call(Call::Getattr { node }), Err(Refusal::NotFound));
+    }
+    assert_eq!(forgeries(&bob), [0; 4]);
 }

@@ -15,10 +15,12 @@ const BEAT_DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 struct Beats {
     count: u64,
+    /// The longest operation since this was last set back.
     longest: Duration,
 }
 
-/// A load that makes and removes a directory again and again, and takes the time.
+/// A load that makes and removes a directory again and again, and takes the time of each operation. Nothing is taken
+/// off: what is told is how long an application was kept in one system call.
 #[derive(Clone, Debug)]
 pub struct Pulse(Arc<Mutex<Beats>>);
 
@@ -28,16 +30,14 @@ impl Pulse {
         let pulse = Self(Arc::default());
         let beats = pulse.clone();
         loads.start("pulse", move |stop| {
-            let mut last = Instant::now();
             while !stop.is_set() {
-                fs::create_dir(&path).expect("make a directory");
-                fs::remove_dir(&path).expect("remove a directory");
-                let now = Instant::now();
-                beats.with(|beats| {
-                    beats.count += 1;
-                    beats.longest = beats.longest.max(now - last);
-                });
-                last = now;
+                for operation in [fs::create_dir, fs::remove_dir] {
+                    let began = Instant::now();
+                    operation(&path).expect("make and remove a directory");
+                    let took = began.elapsed();
+                    beats.with(|beats| beats.longest = beats.longest.max(took));
+                }
+                beats.with(|beats| beats.count += 1);
             }
             beats.with(|beats| beats.count)
         });
@@ -54,12 +54,13 @@ impl Pulse {
         });
     }
 
-    /// Does something, and answers how long the longest beat took from its beginning until the pulse was steady again.
+    /// Does something, and answers how long the longest operation took, of those that were under way when it began and
+    /// those until the pulse is steady again. When `what` returns nobody may answer any more who is to be replaced.
     #[track_caller]
     pub fn pause_by(&self, loads: &Loads, what: impl FnOnce()) -> Duration {
         self.with(|beats| beats.longest = Duration::ZERO);
         what();
-        // One beat may have been under way, and one may have been answered by whoever was there before.
+        // An answer from before may still be on its way.
         self.wait(loads, 3);
         self.with(|beats| beats.longest)
     }
@@ -83,6 +84,16 @@ impl Pauses {
     /// The longest.
     pub fn longest(&self) -> Duration {
         self.0.last().copied().unwrap_or_default()
+    }
+
+    /// Prints a row of the table of crashes; `tests/crash` looks for these lines. There is one only if nothing was lost and
+    /// no operation of `operations` has failed.
+    pub fn print_row(&self, killed: &str, load: &str, operations: u64) {
+        let [p50, p99, longest] = [self.percentile(50), self.percentile(99), self.longest()];
+        let kills = self.0.len();
+        println!(
+            "crash figures| {killed} | {load} | {kills} | {operations} | 0 | {p50:.1?} | {p99:.1?} | {longest:.1?} |"
+        );
     }
 
     fn percentile(&self, percent: usize) -> Duration {

@@ -105,7 +105,7 @@ impl Fs {
     ) -> Arc<Self> {
         let options = &welcome.options;
         Arc::new(Self {
-            store: Store::new(Arc::clone(&link)),
+            store: Store::new(Arc::clone(&link), options.buffer_bytes as usize),
             link,
             cache: Namespace::new(options.cache_entries as usize),
             leases: Leases::new(options.leases_max as usize, descriptors_max),

@@ -89,7 +89,7 @@ fn caches_are_bounded() {
     });
     assert!(space.attrs.len() <= 200, "{}", space.attrs.len());
     assert!(space.entries.len() <= 200, "{}", space.entries.len());
-    assert_eq!(space.pages.lock().len(), PAGES_MAX);
+    assert_eq!(space.pages.lock().len(), space.pages_max);
     assert_eq!(space.xattrs.get(&node(2)).unwrap().len(), XATTRS_PER_NODE);
 }
 

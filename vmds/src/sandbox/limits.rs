@@ -1,4 +1,4 @@
-//! Limits of resources, as far as they do not depend on the machine. The cgroup is the agent's part.
+//! Limits of resources, as far as they do not depend on the machine. The control group is the agent's part.
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 

@@ -38,7 +38,8 @@ fn main() -> ExitCode {
         eprintln!("skipped: the sandbox is entered by root, and has /dev/fuse");
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, fn()); 6] = [
+    let tests: [(&str, fn()); 7] = [
+        ("every_attack_is_written_down", every_attack_is_written_down),
         ("attacks_are_refused", attacks_are_refused),
         ("outside_they_would_succeed", outside_they_would_succeed),
         ("work_goes_on", work_goes_on),
@@ -79,6 +80,26 @@ fn carry_out(name: &str) -> ExitCode {
     let error = std::io::Error::last_os_error();
     println!("{name}: {result} {error}");
     if result < 0 { ExitCode::SUCCESS } else { ExitCode::from(GOT_THROUGH) }
+}
+
+/// The page about attacks has a row for each, in this order, and says which of them end the process.
+fn every_attack_is_written_down() {
+    let page = include_str!("../../../docs/ATTACKS.md");
+    let (_, rows) = page.split_once("## Out of the process").unwrap();
+    let (rows, _) = rows.split_once("\n## ").unwrap();
+    let written: Vec<(&str, End)> = rows
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(name, refused_by)| match refused_by.split(" |").next().unwrap().contains("ends") {
+            true => (name, End::Killed),
+            false => (name, End::Refused),
+        })
+        .collect();
+    let tried: Vec<(&str, End)> = ATTACKS.iter().map(|(name, end, _)| (*name, *end)).collect();
+    // What only this architecture has comes last.
+    assert!(written.starts_with(&tried), "docs/ATTACKS.md: {written:#?}\ntried: {tried:#?}");
+    #[cfg(target_arch = "x86_64")]
+    assert_eq!(written.len(), tried.len(), "docs/ATTACKS.md has attacks that are not tried");
 }
 
 fn attacks_are_refused() {

@@ -19,6 +19,7 @@ fn options() -> SessionOptions {
     SessionOptions {
         ttl_ms: 3_600_000,
         cache_entries: 4096,
+        buffer_bytes: 1 << 24,
         leases_max: 64,
         metered: false,
         pool_timeout_ms: 60_000,

@@ -10,7 +10,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -46,7 +46,7 @@ impl Journal {
             if let Some((_, before)) = newest.take() {
                 before.sync_data()?;
             }
-            match File::open(self.directory.join(format!("{number}.jnl"))) {
+            match File::open(journal_path(&self.directory, number)) {
                 // Kept open, so that an error between two syncs is told to this descriptor.
                 Ok(file) => *newest = Some((number, file)),
                 // Followed by another, and deleted since everything in it is in tables.
@@ -59,12 +59,18 @@ impl Journal {
     }
 
     fn newest_number(&self) -> io::Result<u64> {
-        let mut newest = None;
-        for entry in fs::read_dir(&self.directory)? {
-            let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".jnl")?.parse::<u64>().ok());
-            newest = newest.max(number);
-        }
+        let newest = numbers(&self.directory)?.into_iter().max();
         newest.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the database has no journal"))
     }
+}
+
+/// The numbers of the journals of the database in `directory`, in no order.
+pub(super) fn numbers(directory: &Path) -> io::Result<Vec<u64>> {
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_suffix(".jnl")?.parse().ok();
+    fs::read_dir(directory)?.filter_map(|entry| entry.map(number).transpose()).collect()
+}
+
+/// Where the journal of this number is.
+pub(super) fn journal_path(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("{number}.jnl"))
 }

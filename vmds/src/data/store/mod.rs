@@ -23,9 +23,6 @@ use crate::link::Link;
 use connections::Connections;
 pub(crate) use object::Object;
 
-/// Most bytes of objects in memory before reading ahead pauses, over all files of the mount.
-const BUFFERED_MAX: usize = 48 * 1024 * 1024;
-
 /// What all objects of a mount share.
 struct Shared {
     link: Arc<Link>,
@@ -34,6 +31,8 @@ struct Shared {
     connections: Mutex<HashMap<u32, Arc<Connections>>>,
     /// Bytes loaded or being loaded.
     buffered: AtomicUsize,
+    /// Where reading ahead pauses.
+    buffered_max: usize,
 }
 
 /// The object stores of a mount, as far as it may read them.
@@ -44,13 +43,14 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Asks for connections and addresses through `link`.
-    pub(crate) fn new(link: Arc<Link>) -> Self {
+    /// Asks for connections and addresses through `link`. Reading ahead pauses with `buffered_max` bytes in memory.
+    pub(crate) fn new(link: Arc<Link>, buffered_max: usize) -> Self {
         let shared = Shared {
             link,
             runtime: OnceLock::new(),
             connections: Mutex::default(),
             buffered: AtomicUsize::new(0),
+            buffered_max,
         };
         Self { shared: Arc::new(shared), objects: Mutex::default() }
     }

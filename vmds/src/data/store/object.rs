@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::connections::Connections;
 use super::fetch::{FetchError, fetch};
 use super::reading::{Delivery, Reading};
-use super::{BUFFERED_MAX, Shared};
+use super::Shared;
 
 /// An address, and until when it is used.
 struct Signed {
@@ -145,7 +145,7 @@ impl Object {
             Ok(runtime) => runtime,
             Err(error) => return done(Err(error)),
         };
-        let may_read_ahead = self.shared.buffered.load(Ordering::Relaxed) < BUFFERED_MAX;
+        let may_read_ahead = self.shared.buffered.load(Ordering::Relaxed) < self.shared.buffered_max;
         let (loads, deliveries) = self.reading.lock().want(offset..end, Box::new(done), may_read_ahead);
         for range in loads {
             let length = (range.end - range.start) as usize;

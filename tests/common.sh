@@ -1,0 +1,36 @@
+# What the scripts of this directory have in common. To be sourced, with the script's name in `script`.
+
+fail() {
+    echo "$script: $*" >&2
+    exit 1
+}
+
+# What every test needs of the machine; installs the programs that are missing, given as program:Debian package.
+prepare() {
+    [ "$(id -u)" = 0 ] || fail "the tests mount file systems: run them as root"
+    [ -c /dev/fuse ] || fail "the tests need FUSE: /dev/fuse is missing"
+    command -v cargo >/dev/null || fail "the tests need Rust: install it from https://rustup.rs"
+    local pair missing=()
+    for pair in "$@"; do
+        command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+    done
+    if [ "${#missing[@]}" -gt 0 ]; then
+        command -v apt-get >/dev/null || fail "please install: ${missing[*]}"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    fi
+    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HOME/.cache/vmds/target}
+}
+
+# Mounts and processes of VMDS on this machine, one per line. There may be some that are not ours.
+ours() {
+    awk '/ - fuse\.vmds / { print "mount", $5 }' /proc/self/mountinfo
+    local exe process
+    for process in /proc/[0-9]*; do
+        exe=$(readlink "$process/exe") || continue
+        exe=${exe% (deleted)}
+        case "${exe##*/}" in
+            vmds | vmds-controller | tests-vmds | tests-vmds-controller) echo "process ${process#/proc/} ($exe)" ;;
+        esac
+    done
+}
