@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use address_map::attr::Caller;
 use address_map::error::Refusal;
 use address_map::ids::NodeId;
 use address_map::limits::{XATTR_NAME_MAX, XATTR_VALUE_MAX};
@@ -13,6 +14,10 @@ use super::error::Errno;
 use super::{Done, Fs};
 use crate::link::KernelRequest;
 
+/// Kinds of attributes that there are; the kernel says who may use which.
+const KINDS: [&[u8]; 3] = [b"user.", TRUSTED, b"security."];
+/// The kind that is the superuser's.
+const TRUSTED: &[u8] = b"trusted.";
 /// What the kernel asks for before writes and executions.
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -33,13 +38,24 @@ fn fit(bytes: Arc<[u8]>, room: u32) -> Result<AttrBytes, Errno> {
     }
 }
 
+/// The names, each ended by a NUL, that everybody may know. The kernel keeps the values to itself, not the names.
+fn without_trusted(names: &[u8]) -> Vec<u8> {
+    names
+        .split_inclusive(|&byte| byte == 0)
+        .filter(|name| !name.starts_with(TRUSTED))
+        .flatten()
+        .copied()
+        .collect()
+}
+
 fn check_name(name: &[u8]) -> Result<(), Refusal> {
-    if name.starts_with(b"system.posix_acl_") {
-        Err(Refusal::NotSupported)
-    } else if name.is_empty() || name.len() > XATTR_NAME_MAX {
-        Err(Refusal::Invalid)
-    } else {
-        Ok(())
+    if name.len() > XATTR_NAME_MAX {
+        return Err(Refusal::Invalid);
+    }
+    match KINDS.iter().find_map(|kind| name.strip_prefix(*kind)) {
+        Some([]) => Err(Refusal::Invalid),
+        Some(_) => Ok(()),
+        None => Err(Refusal::NotSupported),
     }
 }
 
@@ -76,13 +92,16 @@ impl Fs {
         });
     }
 
-    /// Names of all attributes, if they fit into `room` bytes.
-    pub(crate) fn listxattr(&self, node: NodeId, room: u32, done: impl Done<AttrBytes>) {
+    /// Names of all attributes, if they fit into `room` bytes; those for the superuser only if `caller` is.
+    pub(crate) fn listxattr(&self, node: NodeId, caller: Caller, room: u32, done: impl Done<AttrBytes>) {
         if self.cache.attr(node).is_some_and(|attr| !attr.has_xattrs) {
             return done(fit(Arc::new([]), room));
         }
         self.ask(Call::Listxattr { node }, super::accept_bytes, move |names| {
-            done(names.map_err(Errno::from).and_then(|names| fit(names.into(), room)));
+            done(names.map_err(Errno::from).and_then(|names| {
+                let names = if caller.uid == 0 { names } else { without_trusted(&names) };
+                fit(names.into(), room)
+            }));
         });
     }
 

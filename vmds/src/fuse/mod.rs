@@ -365,7 +365,7 @@ impl Filesystem for Mount {
 
     fn listxattr(&self, request: &Request, of: INodeNo, size: u32, reply: ReplyXattr) {
         note("listxattr", request, of);
-        self.fs.listxattr(node(of), size, reply::xattr(reply));
+        self.fs.listxattr(node(of), caller(request), size, reply::xattr(reply));
     }
 
     fn removexattr(&self, request: &Request, of: INodeNo, name: &OsStr, reply: ReplyEmpty) {
