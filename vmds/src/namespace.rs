@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use address_map::attr::Attr;
-use address_map::ids::NodeId;
+use address_map::ids::{NodeId, Slot};
 use address_map::name::Name;
 use address_map::wire::ListEntry;
 use parking_lot::Mutex;
@@ -29,7 +29,7 @@ const CAPACITY_MIN: usize = 64;
 const XATTRS_PER_NODE: usize = 8;
 /// Largest value of an extended attribute that is kept, in bytes.
 const XATTR_CACHED_MAX: usize = 512;
-/// Symlink targets and xattrs are kept for one of this many cached inodes.
+/// Symlink targets, xattrs and inodes without a name are kept for one of this many cached inodes.
 const RARE: usize = 8;
 
 /// A page of a directory, as the controller answered it.
@@ -68,6 +68,8 @@ pub(crate) struct Namespace {
     entries: Cache<(NodeId, Name), Option<NodeId>>,
     targets: Cache<NodeId, Arc<[u8]>>,
     xattrs: Cache<NodeId, Arc<XattrNames>>,
+    /// Inodes that were removed here and that a program may have open without a lease, as it may directories and pipes.
+    removed: Cache<NodeId, Attr>,
     pages: Mutex<VecDeque<Arc<Page>>>,
 }
 
@@ -81,6 +83,7 @@ impl Namespace {
             entries: Cache::new(capacity),
             targets: Cache::new(capacity / RARE),
             xattrs: Cache::new(capacity / RARE),
+            removed: Cache::new(capacity / RARE),
             pages: Mutex::default(),
         }
     }
@@ -124,6 +127,21 @@ impl Namespace {
         let page = pages.remove(found)?;
         pages.push_back(Arc::clone(&page));
         Some(page)
+    }
+
+    /// Attributes of an inode that no longer has a name, as they were when it lost the last one.
+    pub(crate) fn removed(&self, node: NodeId) -> Option<Attr> {
+        self.removed.get(&node)
+    }
+
+    /// An inode has lost its last name. The kernel may go on asking about it until it forgets it.
+    pub(crate) fn remember_removed(&self, node: NodeId, attr: Attr) {
+        self.removed.insert(node, attr);
+    }
+
+    /// A tree is no longer seen here.
+    pub(crate) fn forget_removed(&self, slot: Slot) {
+        self.removed.retain(|node, _| node.slot() != slot);
     }
 
     /// All inodes with cached attributes.
@@ -179,6 +197,7 @@ impl Namespace {
         self.attrs.remove(&node);
         self.targets.remove(&node);
         self.xattrs.remove(&node);
+        self.removed.remove(&node);
     }
 }
 

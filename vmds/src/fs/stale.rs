@@ -57,6 +57,7 @@ impl Fs {
 
     fn forget_slot(self: &Arc<Self>, slot: Slot, fence: &Arc<Fence>) {
         let mut seen = Vec::new();
+        self.cache.forget_removed(slot);
         if slot == Slot::OWN {
             seen = self.cache.nodes();
             self.cache.forget_all();
