@@ -462,6 +462,8 @@ pub struct Lease {
     /// Number under which the kernel knows the file for passthrough. All opens of the inode name this one; absent:
     /// no passthrough for this inode.
     pub backing: Option<u32>,
+    /// No other session may be writing the file. When one begins to, who writes is told that the inode is stale.
+    pub alone: bool,
 }
 
 /// One entry of a directory.

@@ -69,7 +69,11 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn lease() -> impl Strategy<Value = Lease> {
-    (any::<bool>(), any::<Option<u32>>()).prop_map(|(write, backing)| Lease { write, backing })
+    (any::<bool>(), any::<Option<u32>>(), any::<bool>()).prop_map(|(write, backing, alone)| Lease {
+        write,
+        backing,
+        alone,
+    })
 }
 
 fn change() -> impl Strategy<Value = AttrChange> {

@@ -68,8 +68,10 @@ impl DataPlane {
             }
         };
         let answer = Answer::Leased { attr: self.present(&inode), lease };
-        // Others that trust a copy of the attributes must learn that they are volatile now.
-        let touched = if was_dirty { vec![] } else { vec![Touched::Inode { ino: scope.ino, data: false }] };
+        // Others that trust a copy of the attributes must learn that they are volatile now, and who believes to be the
+        // only writer, that it no longer is.
+        let news = !was_dirty || (write && !lease.alone);
+        let touched = if news { vec![Touched::Inode { ino: scope.ino, data: false }] } else { vec![] };
         Ok(Outcome::changed(answer, &scope, touched).with_descriptor(descriptor))
     }
 
@@ -107,7 +109,8 @@ impl DataPlane {
         } else {
             None
         };
-        Ok((descriptor, Lease { write, backing }))
+        let alone = !self.leases.is_written_by_others((scope.tree.tenant(), ino), session.id);
+        Ok((descriptor, Lease { write, backing, alone }))
     }
 
     /// The kernel's number for a held file, registered once.

@@ -14,6 +14,20 @@ use crate::data::fd::{Held, Quick};
 use crate::link::KernelRequest;
 use crate::notices::{Fence, Notice};
 
+/// Where bytes are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteTo {
+    /// So many bytes from the beginning.
+    Offset(u64),
+    /// Where the file ends.
+    End {
+        /// Where the kernel believes that it ends. It knows, unless others write too.
+        believed: u64,
+        /// The request has been sent before, to a process that may have carried it out.
+        again: bool,
+    },
+}
+
 /// The bits that say as whom a program runs.
 const SET_UID: u32 = 0o4000;
 const SET_GID: u32 = 0o2000;
@@ -58,21 +72,69 @@ impl Fs {
     pub(crate) fn write(
         self: &Arc<Self>,
         node: NodeId,
-        offset: u64,
+        place: WriteTo,
         data: Vec<u8>,
         strip: Option<KernelRequest>,
         done: impl Done<u32>,
     ) {
+        let fs = Arc::clone(self);
+        self.strip(node, strip, move |stripped| match (stripped, place) {
+            (Ok(()), WriteTo::Offset(offset)) => fs.write_at(node, offset, data, done),
+            (Ok(()), WriteTo::End { believed, .. }) if node.is_own() && fs.leases.is_sole_writer(node) => {
+                fs.write_at(node, believed, data, done);
+            }
+            (Ok(()), WriteTo::End { believed, again }) => {
+                fs.append(node, again.then_some(believed), data, done);
+            }
+            (Err(errno), _) => done(Err(errno)),
+        });
+    }
+
+    fn write_at(self: &Arc<Self>, node: NodeId, offset: u64, data: Vec<u8>, done: impl Done<u32>) {
         let Some(end) = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_SIZE_MAX) else {
             return done(Err(Refusal::TooLarge.into()));
         };
+        self.change_bytes(node, Some(end), done, move |held| {
+            // The kernel writes at most a mebibyte at a time.
+            Ok(held.write(offset, &data)? as u32)
+        });
+    }
+
+    /// Writes to where the file ends. Others may write to it too, so the kernel cannot know where that is. With `before`
+    /// the request may have been carried out, most likely there, and must not be a second time.
+    fn append(self: &Arc<Self>, node: NodeId, before: Option<u64>, data: Vec<u8>, done: impl Done<u32>) {
         let fs = Arc::clone(self);
-        self.strip(node, strip, move |stripped| match stripped {
-            Ok(()) => fs.change_bytes(node, Some(end), done, move |held| {
-                // The kernel writes at most a mebibyte at a time.
-                Ok(held.write(offset, &data)? as u32)
-            }),
-            Err(errno) => done(Err(errno)),
+        self.with_open(node, true, move |held| {
+            let held = match held {
+                Ok(held) => held,
+                Err(errno) => return done(Err(errno)),
+            };
+            let pool = Arc::clone(&fs);
+            pool.io.submit(move || {
+                if before.is_some_and(|offset| held.has(offset, &data)) {
+                    return done(Ok(data.len() as u32));
+                }
+                let end = match held.size() {
+                    Ok(size) => size.saturating_add(data.len() as u64),
+                    Err(error) => return done(Err(error.into())),
+                };
+                if end > FILE_SIZE_MAX {
+                    return done(Err(Refusal::TooLarge.into()));
+                }
+                let after = Arc::clone(&fs);
+                fs.grow(node, held, end, move |held| {
+                    let written = held.and_then(|held| Ok((held.append(&data)? as u32, held)));
+                    after.touched(node);
+                    match written {
+                        // If others have moved the end meanwhile, that is charged now.
+                        Ok((written, held)) => {
+                            let end = held.size().unwrap_or(end);
+                            after.grow(node, held, end, move |_| done(Ok(written)));
+                        }
+                        Err(errno) => done(Err(errno)),
+                    }
+                });
+            });
         });
     }
 

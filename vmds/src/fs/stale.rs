@@ -43,6 +43,8 @@ impl Fs {
                 }
             }
             Stale::Inode { node, data } => {
+                // First, so that what the kernel asks from now on is not answered for long.
+                self.leases.contended(node);
                 self.cache.forget(|facts| facts.attr_unknown(node));
                 if let Some(held) = self.leases.held(node) {
                     held.forget_charge();

@@ -148,7 +148,7 @@ impl Tree {
             node.backing = register(file);
         }
         node.attr.volatile |= write;
-        (Lease { write, backing: node.backing }, file.as_fd().try_clone_to_owned().unwrap())
+        (Lease { write, backing: node.backing, alone: true }, file.as_fd().try_clone_to_owned().unwrap())
     }
 
     /// A change by somebody else, who does not go through this mount.
