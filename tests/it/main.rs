@@ -10,6 +10,7 @@ mod documents;
 mod durability;
 mod files;
 mod help;
+mod histories;
 mod isolation;
 mod lifecycle;
 mod listing;

@@ -5,6 +5,7 @@
 //! knows their command lines, `/proc` and the mounts.
 
 mod fixture;
+mod history;
 mod load;
 mod mounts;
 mod process;
@@ -13,6 +14,7 @@ mod wait;
 mod world;
 
 pub use fixture::{Random, tree};
+pub use history::{Histories, Trees};
 pub use load::{
     Loads, Pauses, Pulse, Stop, changes_beside, databases, fill, full, held_locks, listings, mapped_file,
     sequential_files, tree_changes, unlinked_file,
