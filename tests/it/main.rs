@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail right there")]
 
+mod benchmarks;
 mod conformance;
 mod crash_both;
 mod crash_controller;
@@ -28,5 +29,6 @@ mod share_live;
 mod share_names;
 mod sqlite;
 mod storms;
+mod stressors;
 mod trust;
 mod upgrade;
