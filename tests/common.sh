@@ -5,19 +5,19 @@ fail() {
     exit 1
 }
 
-# What every test needs of the machine; installs the programs that are missing, given as program:Debian package.
+# What every test needs of the machine; installs what is missing of programs and files, given as what:Debian package.
 prepare() {
     [ "$(id -u)" = 0 ] || fail "the tests mount file systems: run them as root"
     [ -c /dev/fuse ] || fail "the tests need FUSE: /dev/fuse is missing"
     command -v cargo >/dev/null || fail "the tests need Rust: install it from https://rustup.rs"
     local pair missing=()
     for pair in "$@"; do
-        command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+        [ -e "${pair%%:*}" ] || command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
     done
     if [ "${#missing[@]}" -gt 0 ]; then
         command -v apt-get >/dev/null || fail "please install: ${missing[*]}"
         apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --reinstall --no-install-recommends "${missing[@]}"
     fi
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HOME/.cache/vmds/target}
 }

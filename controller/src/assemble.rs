@@ -11,6 +11,7 @@ use anyhow::Context;
 
 use crate::agent::Agent;
 use crate::config::Config;
+use crate::file_clock::FileClock;
 use crate::logging::chain;
 use crate::map_service::PlaneServices;
 use crate::pool::{Pools, RemoteUse};
@@ -40,7 +41,8 @@ pub fn assemble(config: &Config) -> anyhow::Result<(Services, Arc<dyn Engine>)> 
             Ok(Arc::new(Shard::new(ShardId(number), engine, cached)))
         })
         .collect::<address_map::Result<_>>()?;
-    let map = AddressMap::new(shards, Arc::new(SystemClock));
+    let clock = FileClock::new().context("cannot make a file in memory")?;
+    let map = AddressMap::new(shards, Arc::new(clock));
     // One store, one journal: one committer serves all shards.
     let committer = Committer::new(system.clone());
     let remote = RemoteUse { patience: config.pool_timeout, passthrough: config.remote_passthrough };

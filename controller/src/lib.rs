@@ -11,6 +11,7 @@ pub mod assemble;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+mod file_clock;
 pub mod housekeeping;
 pub mod informer;
 pub mod lease;

@@ -72,7 +72,13 @@ impl PlaneServices {
     }
 
     /// Where the bytes of a file of one piece are; of a file of an object store, once they are there.
-    fn ranges(&self, tree: &Tree, ino: Ino, inode: &Inode, size: u64) -> Result<Vec<GlobalRange>, ServiceError> {
+    fn ranges(
+        &self,
+        tree: &Tree,
+        ino: Ino,
+        inode: &Inode,
+        size: u64,
+    ) -> Result<Vec<GlobalRange>, ServiceError> {
         let stored = self.plane.object_of(tree, ino, inode).map_err(map_failed)?;
         match (stored, &inode.layout) {
             (Some(stored), _) => Ok(vec![self.range(0, stored.size, &stored.object)?]),
@@ -191,7 +197,9 @@ impl MapService for PlaneServices {
         let size = self.plane.present((tree.tenant(), ino), &inode).size;
         let ranges = match &inode.layout {
             Layout::None | Layout::Inline(_) => Vec::new(),
-            Layout::Object(_) | Layout::Small { .. } | Layout::Stored(_) => self.ranges(&tree, ino, &inode, size)?,
+            Layout::Object(_) | Layout::Small { .. } | Layout::Stored(_) => {
+                self.ranges(&tree, ino, &inode, size)?
+            }
             Layout::Extents => extent::pieces(&tree.view(), ino)
                 .map_err(map_failed)?
                 .iter()

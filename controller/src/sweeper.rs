@@ -127,10 +127,15 @@ impl DataPlane {
     fn bring_what_is_left(self: &Arc<Self>) {
         for pool in self.pools.all().into_iter().filter(|pool| pool.store.is_some()) {
             let keys = pool.files.keys(STAGED_MAX).unwrap_or_else(|error| {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot look into a staging directory");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot look into a staging directory"
+                );
                 Vec::new()
             });
-            for (tenant, ino) in keys.iter().filter_map(|key| object::parse_address(key.trim_end_matches('~'))) {
+            for (tenant, ino) in
+                keys.iter().filter_map(|key| object::parse_address(key.trim_end_matches('~')))
+            {
                 self.bring_elsewhere(tenant, ino);
             }
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use tests::{World, run_within};
+use tests::{Outcome, World, full, run_within};
 
 use crate::help::world;
 
@@ -26,10 +26,6 @@ fn tool(name: &str) -> PathBuf {
     path
 }
 
-fn is_full() -> bool {
-    std::env::var_os("VMDS_TEST_FULL").is_some()
-}
-
 /// A directory of the mount in which everybody may do everything.
 fn open_to_all(dir: &Path) -> PathBuf {
     let dir = dir.join("suite");
@@ -47,29 +43,53 @@ utime_now = {}
 utimensat = {}
 [settings]
 naptime = 0.01
+REMOUNT
 [dummy_auth]
 entries = [["nobody", "nogroup"], ["games", "games"]]
 "#;
+/// What those tests of `pjdfstest` are called that need a read-only file system and remount it for that. They run
+/// apart from the others: a file system is not made read-only while a file that was just closed is being let go of.
+const REMOUNTING: &str = "erofs";
+/// How often such a test is tried when it has found that.
+const REMOUNTING_MAX: u32 = 5;
+/// All tests of `pjdfstest`.
+const PJDFSTESTS: usize = 398;
+/// Tests of `pjdfstest` that skip themselves on a mount; `docs/SEMANTICS.md` says why.
+const SKIPPED: [&str; 1] = ["link::link_count_max"];
+
+/// The tests of a run of `pjdfstest` that ended in this way.
+fn ended<'a>(outcome: &'a Outcome, how: &str) -> Vec<&'a str> {
+    let lines = outcome.stdout.lines().filter_map(|line| line.strip_suffix(how));
+    lines.map(str::trim_end).filter(|name| name.contains("::")).collect()
+}
 
 fn pjdfstest(world: &World, mount: &Path) {
     let dir = open_to_all(mount);
     let config = world.dir().join("pjdfstest.toml");
-    fs::write(&config, PJDFSTEST).unwrap();
     let elsewhere = world.dir().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     fs::set_permissions(&elsewhere, Permissions::from_mode(0o777)).unwrap();
-    let mut command = Command::new(tool("pjdfstest"));
-    command.args(["-c".as_ref(), config.as_os_str(), "-p".as_ref(), dir.as_os_str()]);
-    command.args(["-s".as_ref(), elsewhere.as_os_str()]);
-    command.current_dir(&dir);
-    let outcome = run_within(PATIENCE, &mut command);
-    let failed: Vec<_> = outcome.stdout.lines().filter(|line| line.ends_with("FAILED")).collect();
-    assert!(failed.is_empty(), "{failed:#?}\n{}", outcome.stderr);
-    let summary = outcome.stdout.lines().find(|line| line.starts_with("Summary:")).expect("a summary");
-    println!("pjdfstest: {summary}");
-    let passed = summary.split(", ").find_map(|part| part.strip_suffix(" passed")).expect("a count");
-    // What is skipped needs a file system that can be mounted read-only by the suite, or 65,000 links.
-    assert!(passed.parse::<u32>().unwrap() >= 384, "{summary}");
+    let run = |settings: &str, patterns: &[&str]| {
+        fs::write(&config, PJDFSTEST.replace("REMOUNT", settings)).unwrap();
+        let mut command = Command::new(tool("pjdfstest"));
+        command.args(["-c".as_ref(), config.as_os_str(), "-p".as_ref(), dir.as_os_str()]);
+        command.args(["-s".as_ref(), elsewhere.as_os_str()]).args(patterns);
+        run_within(PATIENCE, command.current_dir(&dir))
+    };
+    let all = run("allow_remount = false", &[]);
+    assert_eq!(ended(&all, "FAILED"), [""; 0], "{all}");
+    let (remounting, skipped): (Vec<&str>, _) =
+        ended(&all, "skipped").into_iter().partition(|name| name.contains(REMOUNTING));
+    assert_eq!(skipped, SKIPPED, "{all}");
+    for test in &remounting {
+        let is_busy = |outcome: &Outcome| outcome.to_string().contains("mount point is busy");
+        let mut tries = (0..REMOUNTING_MAX).map(|_| run("allow_remount = true", &[test]));
+        let outcome = tries.find(|outcome| !is_busy(outcome)).expect("the mount is busy only for a moment");
+        assert!(outcome.status.success() && ended(&outcome, "ok").contains(test), "{outcome}");
+    }
+    let passed = ended(&all, "ok").len() + remounting.len();
+    println!("pjdfstest: {passed} passed, {} of them remounting; skipped {skipped:?}", remounting.len());
+    assert_eq!(passed + skipped.len(), PJDFSTESTS, "{all}");
     world.ctl(&["check"]);
 }
 
@@ -81,8 +101,8 @@ max = 65536
 close_open = 1
 read = 10
 write = 10
-mapread = 5
-mapwrite = MAPWRITE
+mapread = MAPPED
+mapwrite = MAPPED
 truncate = 5
 invalidate = 1
 punch_hole = 3
@@ -93,20 +113,35 @@ copy_file_range = 3
 sendfile = 1
 "#;
 
-fn fsx(world: &World, dir: &Path, mapped_writes: bool) {
-    let operations = if is_full() { FSX_OPERATIONS.1 } else { FSX_OPERATIONS.0 };
+/// Random reads, writes, cuts and copies, compared with what they leave in memory; with and without mappings.
+fn fsx(world: &World, dir: &Path) {
+    let operations = if full() { FSX_OPERATIONS.1 } else { FSX_OPERATIONS.0 };
     let config = world.dir().join("fsx.toml");
-    fs::write(&config, FSX.replace("MAPWRITE", if mapped_writes { "5" } else { "0" })).unwrap();
-    for seed in 1..=3 {
+    let some = [(1, "5"), (2, "5"), (3, "0")];
+    let all = [(1, "5"), (2, "5"), (3, "5"), (1, "0"), (2, "0"), (3, "0")];
+    for (seed, mapped) in if full() { &all[..] } else { &some } {
+        fs::write(&config, FSX.replace("MAPPED", mapped)).unwrap();
         let file = dir.join(format!("fsx-{seed}"));
         let mut command = Command::new(tool("fsx"));
         command.args(["-q", "-N", &operations.to_string(), "-S", &seed.to_string(), "-f"]);
         command.args([&config, &file]).arg("-P").arg(world.dir());
         let outcome = run_within(PATIENCE, &mut command);
-        assert!(outcome.status.success(), "seed {seed}:\n{}{}", outcome.stdout, outcome.stderr);
+        assert!(outcome.status.success(), "seed {seed}, weight of mappings {mapped}: {outcome}");
         fs::remove_file(file).unwrap();
     }
     world.ctl(&["check"]);
+}
+
+#[test]
+fn what_pjdfstest_skips_is_public() {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/SEMANTICS.md")).unwrap();
+    for name in SKIPPED {
+        let (_, name) = name.rsplit_once("::").unwrap();
+        assert!(
+            text.contains(&format!("* `{name}`")),
+            "docs/SEMANTICS.md does not say why {name} is skipped"
+        );
+    }
 }
 
 #[test]
@@ -132,14 +167,14 @@ fn pjdfstest_finds_the_same_with_a_quota() {
 #[test]
 fn fsx_reads_what_it_wrote() {
     let world = world();
-    fsx(&world, &world.mounted("alice"), true);
+    fsx(&world, &world.mounted("alice"));
 }
 
 #[test]
 fn fsx_reads_what_it_wrote_with_a_quota() {
     let world = world();
     world.tenant_with("alice", &["--quota-bytes", "1GiB"]);
-    fsx(&world, &world.mount("alice"), true);
+    fsx(&world, &world.mount("alice"));
 }
 
 #[test]
@@ -148,5 +183,5 @@ fn fsx_reads_what_it_wrote_through_a_share() {
     let (alice, bob) = (world.mounted("alice"), world.mounted("bob"));
     fs::create_dir(alice.join("set")).unwrap();
     world.ctl(&["share", "grant", "alice:/set", "bob:/set", "--rw"]);
-    fsx(&world, &bob.join("set"), true);
+    fsx(&world, &bob.join("set"));
 }

@@ -5,13 +5,24 @@ use std::fs::{self, File};
 use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::thread;
+use std::time::Instant;
 
-use rustix::fs::{RawDir, SeekFrom, seek};
+use rustix::fs::{CWD, FileType, Mode, RawDir, SeekFrom, mknodat, seek};
+use tests::full;
 
-use crate::help::{everywhere, names};
+use crate::help::{everywhere, names, world};
 
 /// Entries of the large directory.
 const MANY: usize = 20_000;
+/// Entries of the very large one, every day and in full.
+const VERY_MANY: (usize, usize) = (100_000, 1_000_000);
+/// Of those, one in this many goes while positions are tried.
+const GOING: usize = 10;
+/// Positions that are tried.
+const POSITIONS: usize = 300;
+/// Entries read behind one: enough to meet one that stays.
+const BEHIND: usize = 400;
 
 /// Entries from where the directory's offset is, at most `count`; with each the offset behind it.
 fn entries(dir: &File, count: usize) -> Vec<(String, u64)> {
@@ -99,4 +110,67 @@ fn inode_numbers_of_a_listing_are_those_of_stat() {
             assert_eq!(entry.file_type().unwrap(), seen.file_type());
         }
     });
+}
+
+#[test]
+fn a_very_large_directory_keeps_its_positions_while_entries_come_and_go() {
+    let count = if full() { VERY_MANY.1 } else { VERY_MANY.0 };
+    let world = world();
+    let dir = world.mounted("alice").join("very large");
+    fs::create_dir(&dir).unwrap();
+    timed("made", || (0..count).for_each(|number| make(&dir.join(format!("{number}")))));
+    let handle = File::open(&dir).unwrap();
+    let all = timed("listed", || entries(&handle, usize::MAX));
+    assert_eq!(all.len(), count + 2, "with . and ..");
+    assert_eq!(all.iter().map(|(name, _)| name).collect::<HashSet<_>>().len(), count + 2, "each once");
+
+    // Behind each of these offsets comes this name first, of those that stay.
+    let stays = |name: &str| name.parse::<usize>().is_ok_and(|number| number % GOING != 0);
+    let positions: Vec<(u64, &str)> = (0..count - BEHIND)
+        .step_by(count / POSITIONS)
+        .map(|at| {
+            (all[at].1, all[at + 1..].iter().map(|(name, _)| name.as_str()).find(|name| stays(name)).unwrap())
+        })
+        .collect();
+    let try_all = || {
+        for (offset, expected) in &positions {
+            seek(&handle, SeekFrom::Start(*offset)).unwrap();
+            let behind = entries(&handle, BEHIND);
+            let found = behind.iter().map(|(name, _)| name.as_str()).find(|name| stays(name));
+            assert_eq!(found, Some(*expected), "behind {offset}");
+        }
+    };
+    thread::scope(|scope| {
+        let changes = scope.spawn(|| {
+            for number in (0..count).step_by(GOING) {
+                fs::remove_file(dir.join(format!("{number}"))).unwrap();
+                make(&dir.join(format!("new {number}")));
+            }
+        });
+        let mut rounds = 0;
+        while rounds == 0 || !changes.is_finished() {
+            try_all();
+            rounds += 1;
+        }
+        eprintln!("{POSITIONS} positions were tried {rounds} times meanwhile");
+    });
+    try_all();
+    seek(&handle, SeekFrom::Start(0)).unwrap();
+    let left = timed("listed", || entries(&handle, usize::MAX));
+    let stayed: HashSet<&str> =
+        left.iter().map(|(name, _)| name.as_str()).filter(|name| stays(name)).collect();
+    assert_eq!((left.len(), stayed.len()), (count + 2, count - count / GOING), "as many came as went");
+    timed("removed", || fs::remove_dir_all(&dir).unwrap());
+    world.ctl(&["check"]);
+}
+
+fn make(path: &Path) {
+    mknodat(CWD, path, FileType::RegularFile, Mode::from_raw_mode(0o644), 0).unwrap();
+}
+
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let begin = Instant::now();
+    let result = work();
+    eprintln!("{what} in {:.1?}", begin.elapsed());
+    result
 }

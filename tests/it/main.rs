@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail right there")]
 
 mod acls;
+mod benchmarks;
 mod coherence;
 mod conformance;
 mod crash_both;
@@ -12,6 +13,7 @@ mod documents;
 mod durability;
 mod files;
 mod help;
+mod histories;
 mod hung_pool;
 mod isolation;
 mod lifecycle;
@@ -37,5 +39,6 @@ mod share_names;
 mod silent_vmds;
 mod sqlite;
 mod storms;
+mod stressors;
 mod trust;
 mod upgrade;

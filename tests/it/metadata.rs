@@ -1,6 +1,7 @@
 //! Promise: modes, owners, times and extended attributes are kept exactly.
 
 use std::fs::{self, Permissions};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -78,9 +79,35 @@ fn changes_move_the_right_times() {
         moves("an attribute set", &path, false, &mut || {
             setxattr(&path, "user.k", b"v", XattrFlags::empty()).unwrap();
         });
+        moves("a chown to nobody else", &path, false, &mut || chown(&path, None, None).unwrap());
         let read = times(&path);
         fs::read(&path).unwrap();
         assert_eq!(times(&path), read, "reading moves neither mtime nor ctime");
+    });
+}
+
+#[test]
+fn what_happens_later_is_never_stamped_earlier() {
+    everywhere(|dir| {
+        let mut last = (0, 0);
+        let mut look = |path: &Path, what: &str| {
+            let metadata = fs::metadata(path).unwrap();
+            let time = (metadata.mtime(), metadata.mtime_nsec());
+            assert!(time >= last, "{what} is stamped {time:?}, after {last:?}");
+            last = time;
+        };
+        // Stamps of names and stamps of bytes are made by different programs.
+        for number in 0..200 {
+            let (file, sub) = (dir.join(format!("file-{number}")), dir.join(format!("dir-{number}")));
+            let mut open = fs::File::create(&file).unwrap();
+            look(&file, "a file made");
+            open.write_all(b"text").unwrap();
+            look(&file, "a write");
+            drop(open);
+            look(&file, "a write, once closed,");
+            fs::create_dir(&sub).unwrap();
+            look(&sub, "a directory");
+        }
     });
 }
 
@@ -174,10 +201,18 @@ fn extended_attributes_are_kept() {
         assert_eq!(listed, [&b"user.empty"[..], b"user.large", b"user.one"]);
         removexattr(&path, "user.one").unwrap();
         assert_eq!(removexattr(&path, "user.one"), Err(Errno::NODATA));
+        for (odd, errno) in
+            [("other.k", Errno::OPNOTSUPP), ("system.k", Errno::OPNOTSUPP), ("user.", Errno::INVAL)]
+        {
+            assert_eq!(setxattr(&path, odd, b"v", XattrFlags::empty()), Err(errno), "{odd}");
+        }
         // As root, also on links and in the trusted name space.
         std::os::unix::fs::symlink("file", dir.join("link")).unwrap();
         lsetxattr(dir.join("link"), "trusted.k", b"v", XattrFlags::empty()).unwrap();
         assert_eq!(lgetxattr(dir.join("link"), "trusted.k", &mut [0; 10][..]), Ok(1));
+        setxattr(&path, "trusted.k", b"v", XattrFlags::empty()).unwrap();
+        let program = "import os; print(sorted(os.listxattr('file')))";
+        assert_eq!(run(python(dir, program).uid(1000)).stdout, "['user.empty', 'user.large']\n");
         setxattr(dir, "user.dir", b"d", XattrFlags::empty()).unwrap();
         fs::rename(&path, dir.join("moved")).unwrap();
         assert_eq!(getxattr(dir.join("moved"), "user.large", &mut vec![0; 4000][..]), Ok(2000));

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, linkat, makedev, mkdirat, mknodat, openat,
+    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fstat, linkat, makedev, mkdirat, mknodat, openat,
     renameat_with,
 };
 use rustix::io::Errno;
@@ -137,6 +137,32 @@ fn pipes_sockets_and_device_nodes_are_kept() {
         assert_eq!(fs::read(dir.join("plain")).unwrap(), b"");
         for name in names(dir) {
             fs::remove_file(dir.join(name)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_is_open_is_known_when_its_name_is_gone() {
+    everywhere(|dir| {
+        // `cat` asks what its output is.
+        assert_eq!(
+            sh(dir, "mkfifo pipe; exec 3<>pipe; rm pipe; echo through | cat >&3; head -n 1 <&3"),
+            "through\n"
+        );
+        let names = ["dir", "link", "sock"];
+        sh(dir, "mkdir dir; ln -s nowhere link");
+        mknodat(CWD, dir.join("sock"), FileType::Socket, Mode::from_raw_mode(0o600), 0).unwrap();
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let open = names.map(|name| rustix::fs::open(dir.join(name), flags, Mode::empty()).unwrap());
+        let before = open.each_ref().map(|file| fstat(file).unwrap());
+        sh(dir, "rmdir dir; rm link; touch sock2; mv sock2 sock; rm sock");
+        for ((name, file), before) in names.iter().zip(&open).zip(&before) {
+            let after = fstat(file).unwrap();
+            assert_eq!(
+                (after.st_ino, after.st_mode, after.st_nlink),
+                (before.st_ino, before.st_mode, 0),
+                "{name}"
+            );
         }
     });
 }

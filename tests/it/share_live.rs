@@ -86,6 +86,53 @@ fn changes_are_seen_at_once_in_both_directions_through_a_read_write_share() {
 }
 
 #[test]
+fn two_that_have_a_file_open_for_writing_see_each_others_writes() {
+    let world = world();
+    let (owner, grantee) = shared(&world, "--rw");
+    for (one, other) in [(&owner, &grantee), (&grantee, &owner)] {
+        let open = |dir: &Path| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).open(dir.join("both")).unwrap()
+        };
+        // Whoever was first, and whether the size was asked for before.
+        let (first, second) = (open(one), open(other));
+        for (number, writer) in [&first, &second, &first].into_iter().enumerate() {
+            let size = number as u64 + 1;
+            for file in [&first, &second] {
+                assert_eq!(file.metadata().unwrap().len(), size - 1);
+            }
+            writer.write_all_at(b"x", size - 1).unwrap();
+            for (file, dir) in [(&first, one), (&second, other)] {
+                assert_eq!(file.metadata().unwrap().len(), size, "write {number}");
+                assert_eq!(fs::metadata(dir.join("both")).unwrap().len(), size, "write {number}");
+            }
+        }
+        drop((first, second));
+        fs::remove_file(one.join("both")).unwrap();
+    }
+    world.ctl(&["check"]);
+}
+
+#[test]
+fn appends_from_both_sides_lose_and_tear_nothing() {
+    let world = world();
+    let (owner, grantee) = shared(&world, "--rw");
+    let program = "import os, sys\n\
+         fd = os.open('log', os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n\
+         for n in range(2000): os.write(fd, (sys.argv[1] * 62 + '\\n').encode())\n";
+    let sides = [(&owner, "a"), (&grantee, "b"), (&grantee, "c")];
+    let writers = sides.map(|(dir, letter)| python(dir, program).arg(letter).spawn().unwrap());
+    for mut writer in writers {
+        assert!(writer.wait().unwrap().success());
+    }
+    let log = fs::read_to_string(owner.join("log")).unwrap();
+    let whole = |letter: &str| log.lines().filter(|line| *line == letter.repeat(62)).count();
+    assert_eq!((log.len(), whole("a"), whole("b"), whole("c")), (6000 * 63, 2000, 2000, 2000));
+    assert_eq!(fs::read_to_string(grantee.join("log")).unwrap(), log);
+    world.ctl(&["check"]);
+}
+
+#[test]
 fn a_single_file_can_be_shared() {
     let world = world();
     let (alice, bob) = (world.mounted("alice"), world.mounted("bob"));

@@ -6,6 +6,7 @@
 
 mod far;
 mod fixture;
+mod history;
 mod load;
 mod mounts;
 mod process;
@@ -16,6 +17,7 @@ mod world;
 
 pub use far::{FarDirectory, Hanging, Hangs};
 pub use fixture::{Random, tree};
+pub use history::{Histories, Trees};
 pub use load::{
     Loads, Pauses, Pulse, Stop, changes_beside, databases, fill, full, held_locks, listings, mapped_file,
     sequential_files, tree_changes, unlinked_file,

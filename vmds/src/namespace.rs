@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use address_map::attr::Attr;
-use address_map::ids::NodeId;
+use address_map::ids::{NodeId, Slot};
 use address_map::name::Name;
 use address_map::wire::ListEntry;
 use parking_lot::Mutex;
@@ -32,7 +32,7 @@ const CAPACITY_MIN: usize = 64;
 const XATTRS_PER_NODE: usize = 8;
 /// Largest value of an extended attribute that is kept, in bytes.
 const XATTR_CACHED_MAX: usize = 512;
-/// Symlink targets and xattrs are kept for one of this many cached inodes.
+/// Symlink targets, xattrs and inodes without a name are kept for one of this many cached inodes.
 const RARE: usize = 8;
 
 /// A page of a directory, as the controller answered it.
@@ -73,6 +73,8 @@ pub(crate) struct Namespace {
     xattrs: Cache<NodeId, Arc<XattrNames>>,
     /// Inodes of other tenants without extended attributes.
     bare: Cache<NodeId, ()>,
+    /// Inodes that were removed here and that a program may have open without a lease, as it may directories and pipes.
+    removed: Cache<NodeId, Attr>,
     pages: Mutex<VecDeque<Arc<Page>>>,
     pages_max: usize,
 }
@@ -89,6 +91,7 @@ impl Namespace {
             targets: Cache::new(capacity / RARE),
             xattrs: Cache::new(capacity / RARE),
             bare: Cache::new(capacity / RARE),
+            removed: Cache::new(capacity / RARE),
             pages: Mutex::default(),
             pages_max: (capacity / ENTRIES_PER_PAGE).clamp(PAGES.0, PAGES.1),
         }
@@ -138,6 +141,21 @@ impl Namespace {
         let page = pages.remove(found)?;
         pages.push_back(Arc::clone(&page));
         Some(page)
+    }
+
+    /// Attributes of an inode that no longer has a name, as they were when it lost the last one.
+    pub(crate) fn removed(&self, node: NodeId) -> Option<Attr> {
+        self.removed.get(&node)
+    }
+
+    /// An inode has lost its last name. The kernel may go on asking about it until it forgets it.
+    pub(crate) fn remember_removed(&self, node: NodeId, attr: Attr) {
+        self.removed.insert(node, attr);
+    }
+
+    /// A tree is no longer seen here.
+    pub(crate) fn forget_removed(&self, slot: Slot) {
+        self.removed.retain(|node, _| node.slot() != slot);
     }
 
     /// All inodes with cached attributes.
@@ -201,6 +219,7 @@ impl Namespace {
         self.targets.remove(&node);
         self.xattrs.remove(&node);
         self.bare.remove(&node);
+        self.removed.remove(&node);
     }
 }
 

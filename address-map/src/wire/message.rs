@@ -591,6 +591,8 @@ pub struct Lease {
     pub floating: bool,
     /// The file is not on a local file system: any call on it may wait for another machine.
     pub remote: bool,
+    /// No other session may be writing the file. When one begins to, who writes is told that the inode is stale.
+    pub alone: bool,
 }
 
 /// One entry of a directory.

@@ -73,11 +73,12 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn lease() -> impl Strategy<Value = Lease> {
-    (any::<[bool; 3]>(), any::<Option<u32>>()).prop_map(|([write, floating, remote], backing)| Lease {
+    (any::<[bool; 4]>(), any::<Option<u32>>()).prop_map(|([write, floating, remote, alone], backing)| Lease {
         write,
         backing,
         floating,
         remote,
+        alone,
     })
 }
 
@@ -236,16 +237,12 @@ fn stale() -> impl Strategy<Value = Stale> {
 }
 
 fn welcome() -> impl Strategy<Value = ToVmds> {
-    let options = (any::<[u64; 2]>(), any::<[u32; 3]>(), any::<bool>()).prop_map(
-        |([ttl_ms, pool_timeout_ms], [cache_entries, leases_max, buffer_bytes], metered)| SessionOptions {
-            ttl_ms,
-            cache_entries,
-            buffer_bytes,
-            leases_max,
-            metered,
-            pool_timeout_ms,
-        },
-    );
+    let options =
+        (any::<[u64; 2]>(), any::<[u32; 3]>(), any::<bool>()).prop_map(
+            |([ttl_ms, pool_timeout_ms], [cache_entries, leases_max, buffer_bytes], metered)| {
+                SessionOptions { ttl_ms, cache_entries, buffer_bytes, leases_max, metered, pool_timeout_ms }
+            },
+        );
     (any::<u16>(), any::<String>(), any::<u32>(), options).prop_map(
         |(protocol, tenant, generation, options)| {
             ToVmds::Welcome(Welcome { protocol, tenant, generation, options })

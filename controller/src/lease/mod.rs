@@ -140,6 +140,14 @@ impl LeaseTable {
         self.holds.lock().by_file.get(&file).is_some_and(OfFile::is_written)
     }
 
+    /// Whether any other session than this one may be writing a file.
+    pub fn is_written_by_others(&self, file: File, session: SessionId) -> bool {
+        let holds = self.holds.lock();
+        let of_file = holds.by_file.get(&file);
+        of_file
+            .is_some_and(|of_file| of_file.holders.iter().any(|((id, _), hold)| hold.write && *id != session))
+    }
+
     /// Who holds a file.
     pub fn holders(&self, file: File) -> Vec<Holder> {
         let holds = self.holds.lock();

@@ -204,7 +204,8 @@ impl Pools {
         if let Some(pool) = self.pools.get(&id)
             && pool.files.directory() == directory
             && pool.files.host() == host
-            && pool.store.as_ref().map(|store| store.s3.settings()) == store.as_ref().map(|store| store.s3.settings())
+            && pool.store.as_ref().map(|store| store.s3.settings())
+                == store.as_ref().map(|store| store.s3.settings())
         {
             return Ok(pool.clone());
         }

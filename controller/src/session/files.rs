@@ -71,10 +71,11 @@ impl DataPlane {
                 return Err(error);
             }
         };
+        // Others that trust a copy of the attributes must learn that they are volatile now, and who believes to be the
+        // only writer, that it no longer is.
+        let news = !was_dirty || changed || (write && !lease.alone);
         let answer = Answer::Leased { attr: self.present(file, &inode), lease };
-        // Others that trust a copy of the attributes must learn that they are volatile now.
-        let touched =
-            if was_dirty && !changed { vec![] } else { vec![Touched::Inode { ino: scope.ino, data: false }] };
+        let touched = if news { vec![Touched::Inode { ino: scope.ino, data: false }] } else { vec![] };
         Ok(Outcome::changed(answer, &scope, touched).with_descriptor(descriptor))
     }
 
@@ -95,9 +96,10 @@ impl DataPlane {
         let create = inode.dirty || inode.size == 0;
         let write = write || scope.is_own();
         let descriptor = match pool.files.open_object(&key, write, create && write) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
-                pool.files.open_object(&key, true, true).and_then(|_| pool.files.open_object(&key, write, false))
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => pool
+                .files
+                .open_object(&key, true, true)
+                .and_then(|_| pool.files.open_object(&key, write, false)),
             other => other,
         }
         .map_err(io_refusal)?;
@@ -113,7 +115,8 @@ impl DataPlane {
             None
         };
         let remote = descriptor.is_remote();
-        Ok((descriptor, Lease { write, backing, floating, remote }))
+        let alone = !self.leases.is_written_by_others(file, session.id);
+        Ok((descriptor, Lease { write, backing, floating, remote, alone }))
     }
 
     /// The kernel's number for a held file, registered once. One that is registered stays: all that is open uses it.

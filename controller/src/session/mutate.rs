@@ -52,7 +52,8 @@ impl DataPlane {
             replay::remember(txn, origin, Change::Made(made.ino));
             Ok(made)
         })?;
-        let target = NodeAttr { node: scope.node(made.ino), attr: self.present(scope.file(made.ino), &made.inode) };
+        let target =
+            NodeAttr { node: scope.node(made.ino), attr: self.present(scope.file(made.ino), &made.inode) };
         let answer = Answer::Made { target, parent: made.parent.attr() };
         let touched =
             vec![Touched::Entry { parent: scope.ino, name }, Touched::Inode { ino: made.ino, data: false }];
@@ -96,7 +97,10 @@ impl DataPlane {
             Ok(removed)
         })?;
         let forget = self.after_removal(session, &scope, removed.ino, &removed.inode);
-        let target = NodeAttr { node: scope.node(removed.ino), attr: self.present(scope.file(removed.ino), &removed.inode) };
+        let target = NodeAttr {
+            node: scope.node(removed.ino),
+            attr: self.present(scope.file(removed.ino), &removed.inode),
+        };
         let answer = Answer::Removed { target, parent: removed.parent.attr() };
         let touched = vec![
             Touched::Entry { parent: scope.ino, name },
@@ -203,7 +207,9 @@ impl DataPlane {
 
     fn moved(&self, session: &Session, scope: &Scope, moved: &Moved) -> Result<NodeAttr> {
         match moved {
-            Moved::Inode(ino, inode) => Ok(NodeAttr { node: scope.node(*ino), attr: self.present(scope.file(*ino), inode) }),
+            Moved::Inode(ino, inode) => {
+                Ok(NodeAttr { node: scope.node(*ino), attr: self.present(scope.file(*ino), inode) })
+            }
             Moved::Injected(slot) => Ok(self.share_root(session, *slot)?.0),
         }
     }

@@ -99,6 +99,9 @@ impl DataPlane {
         if inode.nlink == 0 {
             return Err(Refusal::NotFound.into());
         }
-        Ok((NodeAttr { node: NodeId::new(slot, root), attr: self.present((tree.tenant(), root), &inode) }, inode))
+        Ok((
+            NodeAttr { node: NodeId::new(slot, root), attr: self.present((tree.tenant(), root), &inode) },
+            inode,
+        ))
     }
 }

@@ -249,7 +249,9 @@ impl DataPlane {
                     self.recovery.wait();
                     let named = call.nodes();
                     match call {
-                        Call::Sync { node } => self.sync_then_reply(session, asked(id, named, unanswered), node),
+                        Call::Sync { node } => {
+                            self.sync_then_reply(session, asked(id, named, unanswered), node)
+                        }
                         call => self.answer_then_reply(session, asked(id, named, unanswered), call, None),
                     }
                 }

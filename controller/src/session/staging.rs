@@ -18,8 +18,8 @@ use address_map::ids::{Ino, PoolId};
 use address_map::limits::SMALL_FILE_MAX;
 use address_map::map::Tree;
 use address_map::namespace::contents::{self, Contents};
-use address_map::namespace::object::{self, BackingFacts};
 use address_map::namespace::lookup;
+use address_map::namespace::object::{self, BackingFacts};
 use address_map::record::{Inode, Layout, StoredObject};
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -164,7 +164,11 @@ impl Written<'_> {
     }
 
     /// Makes the backing file under another name first: under its own it is the truth.
-    fn make(&self, mtime: Timestamp, fill: impl FnOnce(&BackingFile) -> io::Result<()>) -> Result<BackingFile> {
+    fn make(
+        &self,
+        mtime: Timestamp,
+        fill: impl FnOnce(&BackingFile) -> io::Result<()>,
+    ) -> Result<BackingFile> {
         let made = || {
             let unfinished = self.unfinished();
             self.pool.files.remove_object(&unfinished)?;
@@ -317,7 +321,10 @@ impl DataPlane {
 /// Nobody needs the backing file any more.
 fn finish(written: &Written<'_>) {
     if let Err(error) = written.clear() {
-        tracing::warn!(error = &error as &dyn std::error::Error, "a file stays in the staging directory for now");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "a file stays in the staging directory for now"
+        );
     }
 }
 

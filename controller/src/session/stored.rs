@@ -38,7 +38,8 @@ impl DataPlane {
         let Some(node) = about_bytes(call).filter(|node| self.is_stored(session, *node)) else {
             return Some(asked);
         };
-        let outcome = match (self.carry_out(session, node, call, origin, Pace::Quick), self.workers.handle()) {
+        let outcome = match (self.carry_out(session, node, call, origin, Pace::Quick), self.workers.handle())
+        {
             (Ok(None), Some(workers)) => {
                 self.carry_out_elsewhere(workers, session, asked, node, call.clone(), origin);
                 return None;
@@ -139,7 +140,8 @@ impl DataPlane {
         // As for any lease: held first, looked at under the shard's writer lock.
         self.leases.hold(scope.file(scope.ino), (session.id, node), write);
         let leased = self.alone(session, node, write, pace, |scope, written, _, settled| {
-            let mut is_news = false;
+            // Who believes to be the only writer must learn that it no longer is.
+            let mut is_news = write && self.leases.is_written_by_others(scope.file(scope.ino), session.id);
             let inode = if write {
                 let before = scope.tree.write(|txn| txn.need_inode(scope.ino))?;
                 if !before.dirty {
@@ -157,7 +159,9 @@ impl DataPlane {
             } else {
                 scope.tree.write(|txn| txn.need_inode(scope.ino))?
             };
-            let Some(outcome) = self.lease_of(scope, written, &inode, write, fill, settled, pace)? else {
+            let Some(outcome) =
+                self.lease_of(session, scope, written, &inode, (write, fill), settled, pace)?
+            else {
                 return Ok(None);
             };
             let touched = match is_news {
@@ -175,11 +179,11 @@ impl DataPlane {
     #[expect(clippy::too_many_arguments, reason = "what was asked, and of what")]
     fn lease_of(
         &self,
+        session: &Session,
         scope: &Scope,
         written: &Written<'_>,
         inode: &Inode,
-        write: bool,
-        fill: bool,
+        (write, fill): (bool, bool),
         settled: &mut Settled,
         pace: Pace,
     ) -> Result<Option<Outcome>> {
@@ -197,7 +201,13 @@ impl DataPlane {
                 Layout::Stored(stored) if written.store.s3.endpoint().tls => {
                     let attr = self.present(scope.file(scope.ino), inode);
                     let copy = written.copy(stored)?;
-                    let lease = Lease { write: false, backing: None, floating: true, remote: copy.is_remote() };
+                    let lease = Lease {
+                        write: false,
+                        backing: None,
+                        floating: true,
+                        remote: copy.is_remote(),
+                        alone: true,
+                    };
                     Ok(Some(Outcome::unchanged(Answer::Leased { attr, lease }).with_descriptor(copy)))
                 }
                 Layout::Stored(stored) => addressed(Source::Address(address_of(written, stored)?)),
@@ -207,7 +217,9 @@ impl DataPlane {
         let write = write || scope.is_own();
         let descriptor = match written.open(write)? {
             Some(descriptor) => descriptor,
-            None if !fill && !matches!(inode.layout, Layout::Object(_)) => return addressed(Source::Unfilled),
+            None if !fill && !matches!(inode.layout, Layout::Object(_)) => {
+                return addressed(Source::Unfilled);
+            }
             None => {
                 let Some(filled) = written.fill(inode, pace)? else { return Ok(None) };
                 if !matches!(inode.layout, Layout::Object(_)) {
@@ -217,7 +229,9 @@ impl DataPlane {
             }
         };
         let attr = self.present(scope.file(scope.ino), inode);
-        let lease = Lease { write, backing: None, floating: true, remote: descriptor.is_remote() };
+        let (remote, alone) =
+            (descriptor.is_remote(), !self.leases.is_written_by_others(scope.file(scope.ino), session.id));
+        let lease = Lease { write, backing: None, floating: true, remote, alone };
         Ok(Some(Outcome::unchanged(Answer::Leased { attr, lease }).with_descriptor(descriptor)))
     }
 
@@ -361,7 +375,8 @@ impl DataPlane {
             let cleared = self.staging.alone(file, Pace::Quick, |_| self.clear_leftover(&written));
             return cleared.unwrap_or(Ok(()));
         }
-        let brought = self.staging.alone(file, Pace::Slow, |settled| self.bring(&written, settled, Pace::Slow));
+        let brought =
+            self.staging.alone(file, Pace::Slow, |settled| self.bring(&written, settled, Pace::Slow));
         match brought {
             Some(Ok(Some(after))) if after != inode => {
                 let touched = [Touched::Inode { ino, data: true }];
@@ -398,7 +413,8 @@ fn follow(file: &BackingFile, size: Option<u64>, inode: &Inode) -> std::io::Resu
 /// A lease of an object: it ends by itself, and leads to nothing else.
 fn address_of(written: &Written<'_>, stored: &StoredObject) -> Result<Address> {
     let StoredObject { object, etag, size } = stored;
-    let signed = written.store.wait(async |s3| s3.sign_get_matching(&object.key, etag, None, ADDRESS_VALID).await);
+    let signed =
+        written.store.wait(async |s3| s3.sign_get_matching(&object.key, etag, None, ADDRESS_VALID).await);
     let signed = signed.map_err(io_refusal)?;
     let mut headers = signed.headers;
     headers.push(("Host".to_owned(), written.store.s3.endpoint().host.clone()));
@@ -411,4 +427,3 @@ fn address_of(written: &Written<'_>, stored: &StoredObject) -> Result<Address> {
         valid_ms: ADDRESS_VALID.as_millis() as u32,
     })
 }
-

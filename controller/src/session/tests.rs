@@ -214,7 +214,11 @@ fn a_guessed_node_outside_of_the_share_does_not_exist() {
     for outside in [private, data, Ino::ROOT, Ino(12345)] {
         let node = NodeId::new(slot, outside);
         assert_eq!(bob.call(Call::Getattr { node }), Err(Refusal::NotFound), "{node}");
-        assert_eq!(bob.call(Call::Lease { node, write: false, fill: false }), Err(Refusal::NotFound), "{node}");
+        assert_eq!(
+            bob.call(Call::Lease { node, write: false, fill: false }),
+            Err(Refusal::NotFound),
+            "{node}"
+        );
         assert_eq!(bob.names(node), Err(Refusal::NotFound), "{node}");
         assert_eq!(bob.make(node, "planted", Make::File), Err(Refusal::NotFound), "{node}");
         let change = AttrChange { mode: Some(0o777), ..AttrChange::default() };
@@ -300,7 +304,10 @@ fn a_share_is_live_in_both_directions() {
 fn a_read_only_share_can_be_looked_at_and_not_changed() {
     let (_world, _alice, bob, root) = shared(Rights::ReadOnly);
     let file = bob.lookup(root, "file").unwrap().node;
-    assert!(matches!(bob.call(Call::Lease { node: file, write: false, fill: false }), Ok(Answer::Leased { .. })));
+    assert!(matches!(
+        bob.call(Call::Lease { node: file, write: false, fill: false }),
+        Ok(Answer::Leased { .. })
+    ));
     assert_eq!(bob.call(Call::Lease { node: file, write: true, fill: false }), Err(Refusal::ReadOnly));
     assert_eq!(bob.make(root, "new", Make::File), Err(Refusal::ReadOnly));
     assert_eq!(

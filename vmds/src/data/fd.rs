@@ -2,7 +2,7 @@
 //! knows of caches, quotas or the kernel's requests.
 
 use std::cell::RefCell;
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use super::store::Object;
 
 /// How leases that are no descriptors are used.
-const FLOATING: Lease = Lease { write: false, backing: None, floating: true, remote: false };
+const FLOATING: Lease = Lease { write: false, backing: None, floating: true, remote: false, alone: true };
 
 /// Most bytes copied by one request, so that no thread of the pool is taken for long; callers go on with the rest.
 pub(crate) const COPY_MAX: u64 = 64 * 1024 * 1024;
@@ -184,6 +184,29 @@ impl Held {
         Ok(done)
     }
 
+    /// Whether these bytes, if there are any, are there.
+    pub(crate) fn has(&self, offset: u64, data: &[u8]) -> bool {
+        let mut there = vec![0; data.len()];
+        self.read(offset, &mut there) == Ok(data.len()) && there == data && !data.is_empty()
+    }
+
+    /// Writes all of `data`, or as much as goes, to where the file ends at that moment, whoever else writes.
+    pub(crate) fn append(&self, data: &[u8]) -> Result<usize, Errno> {
+        let fd = self.file()?;
+        let mut done = 0;
+        while done < data.len() {
+            let rest = [IoSlice::new(&data[done..])];
+            match rustix::io::pwritev2(fd, &rest, 0, ReadWriteFlags::APPEND) {
+                Ok(0) => break,
+                Ok(written) => done += written,
+                Err(Errno::INTR) => {}
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
     /// Makes the bytes durable, and with `all` the attributes of the backing file as well.
     pub(crate) fn sync(&self, all: bool) -> Result<(), Errno> {
         match &self.bytes {
@@ -299,8 +322,13 @@ mod tests {
         assert_eq!(&buffer[..6], b"456789");
         assert_eq!(file.write(8, b"abcd"), Ok(4));
         assert_eq!(file.size(), Ok(12));
+        assert_eq!(file.append(b""), Ok(0));
+        assert_eq!(file.append(b"ef"), Ok(2));
+        assert!(file.has(12, b"ef") && !file.has(12, b"ex") && !file.has(13, b"f?"));
+        assert_eq!(file.read(10, &mut buffer), Ok(4));
+        assert_eq!(&buffer[..4], b"cdef");
         match file.read_quickly(0, &mut buffer) {
-            Quick::Read(read) => assert_eq!(&buffer[..read], b"01234567abcd"),
+            Quick::Read(read) => assert_eq!(&buffer[..read], b"01234567abcdef"),
             Quick::WouldWait => {} // not every file system can tell
         }
     }

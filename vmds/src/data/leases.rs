@@ -38,6 +38,8 @@ struct Entry {
     writers: u32,
     /// The controller believes that this mount writes.
     marked: bool,
+    /// Others may be writing too; until nothing here does.
+    contended: bool,
     busy: Option<Busy>,
     waiting: Vec<(Want, Waiter)>,
     closers: Vec<Closer>,
@@ -140,9 +142,16 @@ impl Leases {
         self.0.lock().entries.get(&node)?.held.clone()
     }
 
-    /// Whether a handle of this process can write to the inode.
-    pub(crate) fn is_writing(&self, node: NodeId) -> bool {
-        self.0.lock().entries.get(&node).is_some_and(|entry| entry.writers > 0)
+    /// Whether a handle of this process can write to the inode, and no other mount can.
+    pub(crate) fn is_sole_writer(&self, node: NodeId) -> bool {
+        self.0.lock().entries.get(&node).is_some_and(|entry| entry.writers > 0 && !entry.contended)
+    }
+
+    /// Somebody else has changed the inode, or may be writing it from now on.
+    pub(crate) fn contended(&self, node: NodeId) {
+        if let Some(entry) = self.0.lock().entries.get_mut(&node) {
+            entry.contended = entry.marked || matches!(entry.busy, Some(Busy::Asking { write: true, .. }));
+        }
     }
 
     /// Whether a handle of this process is open, or is being opened.
@@ -238,6 +247,7 @@ impl Leases {
                 let held = table.hold(node, held, &mut steps);
                 let entry = table.entry(node);
                 entry.marked |= write;
+                entry.contended |= write && !held.lease.alone;
                 for (want, done) in riders {
                     let granted = if want.write() && !held.lease.write {
                         Err(Refusal::ReadOnly.into())
@@ -349,6 +359,7 @@ impl Leases {
         for &node in &nodes {
             let entry = table.entry(node);
             entry.marked = false;
+            entry.contended = false;
             entry.recalled = matches!(entry.busy, Some(Busy::Asking { .. }));
             if let Some(held) = entry.held.take() {
                 steps.push_back(Step::Discard(held));
@@ -399,6 +410,7 @@ impl Table {
         }
         if entry.must_close() {
             entry.marked = false;
+            entry.contended = false;
             entry.waiting = unsatisfied;
             entry.busy = Some(Busy::Closing { closers: std::mem::take(&mut entry.closers) });
             steps.push_back(Step::CloseWrite { node });

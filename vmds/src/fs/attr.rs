@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use address_map::attr::{AttrChange, Caller};
+use address_map::error::Refusal;
 use address_map::ids::NodeId;
 use address_map::wire::Call;
 
@@ -34,6 +35,10 @@ impl Fs {
                             });
                             Ok(fs.shown(None, node, attr, kept))
                         }
+                        Err(Refusal::NotFound) => match fs.cache.removed(node) {
+                            Some(attr) => Ok(fs.shown(None, node, attr, false)),
+                            None => Err(Refusal::NotFound.into()),
+                        },
                         Err(refusal) => Err(refusal.into()),
                     });
                 });
@@ -41,7 +46,8 @@ impl Fs {
         }
     }
 
-    /// Changes attributes. A change of size cuts or extends the backing file before it is answered.
+    /// Changes attributes. A change of size cuts or extends the backing file before it is answered. One of nothing, as
+    /// `chown` may ask for, is a change all the same: it moves `ctime`.
     pub(crate) fn setattr(
         self: &Arc<Self>,
         request: KernelRequest,
@@ -50,9 +56,6 @@ impl Fs {
         change: AttrChange,
         done: impl Done<Shown>,
     ) {
-        if change == AttrChange::default() {
-            return self.getattr(node, done);
-        }
         let fs = Arc::clone(self);
         let stamp = self.cache.stamp();
         let call = Call::Setattr { node, caller, change };

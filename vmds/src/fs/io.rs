@@ -14,6 +14,20 @@ use crate::data::fd::{Held, Quick};
 use crate::link::KernelRequest;
 use crate::notices::{Fence, Notice};
 
+/// Where bytes are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteTo {
+    /// So many bytes from the beginning.
+    Offset(u64),
+    /// Where the file ends.
+    End {
+        /// Where the kernel believes that it ends. It knows, unless others write too.
+        believed: u64,
+        /// The request has been sent before, to a process that may have carried it out.
+        again: bool,
+    },
+}
+
 /// The bits that say as whom a program runs.
 const SET_UID: u32 = 0o4000;
 const SET_GID: u32 = 0o2000;
@@ -67,20 +81,77 @@ impl Fs {
     pub(crate) fn write(
         self: &Arc<Self>,
         node: NodeId,
-        offset: u64,
+        place: WriteTo,
         data: Vec<u8>,
         strip: Option<KernelRequest>,
         done: impl Done<u32>,
     ) {
+        let fs = Arc::clone(self);
+        self.take_privileges(node, strip, move |taken| match (taken, place) {
+            (Ok(()), WriteTo::Offset(offset)) => fs.write_at(node, offset, data, done),
+            (Ok(()), WriteTo::End { believed, .. }) if node.is_own() && fs.leases.is_sole_writer(node) => {
+                fs.write_at(node, believed, data, done);
+            }
+            (Ok(()), WriteTo::End { believed, again }) => {
+                fs.append(node, again.then_some(believed), data, done);
+            }
+            (Err(errno), _) => done(Err(errno)),
+        });
+    }
+
+    fn write_at(self: &Arc<Self>, node: NodeId, offset: u64, data: Vec<u8>, done: impl Done<u32>) {
         let Some(end) = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_SIZE_MAX) else {
             return done(Err(Refusal::TooLarge.into()));
         };
+        self.change_bytes(node, Some(end), done, move |held| {
+            // The kernel writes at most a mebibyte at a time.
+            Ok(held.write(offset, &data)? as u32)
+        });
+    }
+
+    /// Writes to where the file ends. Others may write to it too, so the kernel cannot know where that is. With `before`
+    /// the request may have been carried out, most likely there, and must not be a second time.
+    fn append(self: &Arc<Self>, node: NodeId, before: Option<u64>, data: Vec<u8>, done: impl Done<u32>) {
         let fs = Arc::clone(self);
-        self.take_privileges(node, strip, move |taken| match taken {
-            Ok(()) => fs.change_bytes(node, Some(end), done, move |held| {
-                // The kernel writes at most a mebibyte at a time.
-                Ok(held.write(offset, &data)? as u32)
-            }),
+        self.with_open(node, true, move |held| {
+            let held = match held {
+                Ok(held) => held,
+                Err(errno) => return done(Err(errno)),
+            };
+            let target = Arc::clone(&held);
+            let look = move |held: &Held| {
+                let done_before = before.is_some_and(|offset| held.has(offset, &data));
+                Ok((done_before, held.size()?, data))
+            };
+            let after = Arc::clone(&fs);
+            fs.look(held, look, move |looked| match looked {
+                Ok((true, _, data)) => done(Ok(data.len() as u32)),
+                Ok((false, size, data)) => after.append_at(node, target, size, data, done),
+                Err(errno) => done(Err(errno)),
+            });
+        });
+    }
+
+    /// Writes to where the file ends, which was at `size`.
+    fn append_at(
+        self: &Arc<Self>,
+        node: NodeId,
+        held: Arc<Held>,
+        size: u64,
+        data: Vec<u8>,
+        done: impl Done<u32>,
+    ) {
+        let Some(end) = size.checked_add(data.len() as u64).filter(|end| *end <= FILE_SIZE_MAX) else {
+            return done(Err(Refusal::TooLarge.into()));
+        };
+        let (fs, target) = (Arc::clone(self), Arc::clone(&held));
+        let append = move |held: &Held| {
+            let written = held.append(&data)? as u32;
+            Ok((written, held.size().unwrap_or(end)))
+        };
+        self.grow(node, held, end, append, move |appended| match appended {
+            // If others have moved the end meanwhile, that is charged now.
+            Ok((written, end)) => fs.grow(node, target, end, |_| Ok(()), move |_| done(Ok(written))),
             Err(errno) => done(Err(errno)),
         });
     }

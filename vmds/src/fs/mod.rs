@@ -29,6 +29,7 @@ use address_map::ids::NodeId;
 use address_map::wire::{Answer, Call, Source, Welcome};
 use tracing::error;
 
+pub(crate) use io::WriteTo;
 pub(crate) use list::Listing;
 pub(crate) use lookup::Looked;
 pub(crate) use make::Created;
@@ -126,9 +127,9 @@ impl Fs {
     /// How the kernel is shown `node`. `kept` says that changes of it will be pushed from now on.
     fn shown(&self, parent: Option<NodeId>, node: NodeId, attr: Attr, kept: bool) -> Shown {
         let keep = kept && node.is_own();
-        // Who writes through this mount keeps the kernel's size true itself; a file that others write to changes
+        // Who alone writes through this mount keeps the kernel's size true itself; a file that others write to changes
         // unseen.
-        let settled = !attr.volatile || self.leases.is_writing(node);
+        let settled = !attr.volatile || self.leases.is_sole_writer(node);
         let ttl_if = |yes| if yes { self.ttl } else { Duration::ZERO };
         let entry_ttl = ttl_if(keep && parent.is_none_or(NodeId::is_own));
         Shown { node, attr, entry_ttl, attr_ttl: ttl_if(keep && settled) }
@@ -338,7 +339,6 @@ impl Fs {
         self.metered || !node.is_own()
     }
 }
-
 
 /// The controller answered something else than was asked.
 fn unexpected() -> Refusal {

@@ -84,6 +84,8 @@ impl Fs {
         let gone = target.attr.nlink == 0 || target.attr.kind == FileKind::Directory;
         if gone && !self.leases.is_open(target.node) {
             facts.attr_unknown(target.node);
+            // The kernel forgets it now, unless a program has it open in a way that is not told here.
+            self.cache.remember_removed(target.node, target.attr);
         } else {
             facts.attr(target.node, target.attr);
         }

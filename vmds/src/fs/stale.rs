@@ -43,6 +43,8 @@ impl Fs {
                 }
             }
             Stale::Inode { node, data } => {
+                // First, so that what the kernel asks from now on is not answered for long.
+                self.leases.contended(node);
                 self.cache.forget(|facts| facts.attr_unknown(node));
                 if let Some(held) = self.leases.held(node) {
                     held.forget_charge();
@@ -58,6 +60,7 @@ impl Fs {
 
     fn forget_slot(self: &Arc<Self>, slot: Slot, fence: &Arc<Fence>) {
         let mut seen = Vec::new();
+        self.cache.forget_removed(slot);
         if slot == Slot::OWN {
             seen = self.cache.nodes();
             self.cache.forget_all();

@@ -61,7 +61,7 @@ impl Fs {
     }
 
     /// Has growth to `end` bytes charged, if it is one, then makes the change.
-    fn grow<T: 'static>(
+    pub(super) fn grow<T: 'static>(
         self: &Arc<Self>,
         node: NodeId,
         held: Arc<Held>,

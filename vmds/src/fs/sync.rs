@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use address_map::error::Refusal;
 use address_map::ids::NodeId;
 use address_map::wire::Call;
 
@@ -27,7 +28,14 @@ impl Fs {
     }
 
     /// Makes what was acknowledged about an inode durable, save its bytes.
-    pub(crate) fn sync_metadata(&self, node: NodeId, done: impl Done<()>) {
-        self.ask(Call::Sync { node }, super::accept_done, |synced| done(synced.map_err(Errno::from)));
+    pub(crate) fn sync_metadata(self: &Arc<Self>, node: NodeId, done: impl Done<()>) {
+        let fs = Arc::clone(self);
+        self.ask(Call::Sync { node }, super::accept_done, move |synced| {
+            done(match synced {
+                // Of a directory that is open and has been removed nothing has to survive.
+                Err(Refusal::NotFound) if fs.cache.removed(node).is_some() => Ok(()),
+                synced => synced.map_err(Errno::from),
+            });
+        });
     }
 }

@@ -5,12 +5,15 @@ use std::time::{Duration, SystemTime};
 use address_map::attr::{Attr, Caller, FileKind, NewMode, SetTime, Timestamp};
 use address_map::ids::NodeId;
 use address_map::wire::{Make, RenameMode, XattrMode};
-use fuser::{FileAttr, FileType, INodeNo, RenameFlags, Request, TimeOrNow};
+use fuser::{FileAttr, FileType, INodeNo, RenameFlags, Request, TimeOrNow, WriteFlags};
 
+use crate::fs::WriteTo;
 use crate::fs::error::Errno;
 
 /// Size of I/O that programs are advised to use, bytes.
 const BLOCK_SIZE: u32 = 4096;
+/// `FUSE_UNIQUE_RESEND`: set in the number of a request that was sent before.
+const SENT_AGAIN: u64 = 1 << 63;
 /// Bits of a mode that are permissions.
 const PERMISSIONS: u32 = 0o7777;
 
@@ -155,6 +158,20 @@ pub(super) fn writes(flags: i32) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY
 }
 
+/// Whether flags of `open` say that writes go to the end.
+pub(super) fn appends(flags: i32) -> bool {
+    flags & libc::O_APPEND != 0
+}
+
+/// Where a write goes: what comes from the page cache has its place, what a program appends goes to the end.
+pub(super) fn write_to(unique: u64, open_flags: i32, flags: WriteFlags, offset: u64) -> WriteTo {
+    if appends(open_flags) && !flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+        WriteTo::End { believed: offset, again: unique & SENT_AGAIN != 0 }
+    } else {
+        WriteTo::Offset(offset)
+    }
+}
+
 /// Nothing is kept.
 pub(super) const AT_ONCE: Duration = Duration::ZERO;
 
@@ -169,6 +186,16 @@ mod tests {
         assert_eq!(rename_mode(RenameFlags::RENAME_WHITEOUT), None);
         assert_eq!(rename_mode(RenameFlags::from_bits_retain(1 << 7)), None);
         assert_eq!(rename_mode(RenameFlags::empty()), Some(RenameMode::Replace));
+    }
+
+    #[test]
+    fn appends_go_to_the_end_unless_they_come_from_the_page_cache() {
+        let appended = libc::O_WRONLY | libc::O_APPEND;
+        let end = |again| WriteTo::End { believed: 7, again };
+        assert_eq!(write_to(2, appended, WriteFlags::empty(), 7), end(false));
+        assert_eq!(write_to(SENT_AGAIN | 2, appended, WriteFlags::empty(), 7), end(true));
+        assert_eq!(write_to(2, appended, WriteFlags::FUSE_WRITE_CACHE, 7), WriteTo::Offset(7));
+        assert_eq!(write_to(2, libc::O_WRONLY, WriteFlags::empty(), 7), WriteTo::Offset(7));
     }
 
     #[test]

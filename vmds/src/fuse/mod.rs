@@ -218,13 +218,13 @@ impl Filesystem for Mount {
             caller(request),
             mode,
             write,
-            reply::create(reply),
+            reply::create(reply, flags),
         );
     }
 
     fn open(&self, request: &Request, of: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         note("open", request, of);
-        self.fs.open(node(of), convert::writes(flags.0), reply::open(reply));
+        self.fs.open(node(of), convert::writes(flags.0), reply::open(reply, flags.0));
     }
 
     fn read(
@@ -253,13 +253,14 @@ impl Filesystem for Mount {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         note("write", request, of);
         let strip = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID).then(|| number(request));
-        self.fs.write(node(of), offset, data.to_vec(), strip, reply::written(reply));
+        let place = convert::write_to(request.unique().0, flags.0, write_flags, offset);
+        self.fs.write(node(of), place, data.to_vec(), strip, reply::written(reply));
     }
 
     fn flush(

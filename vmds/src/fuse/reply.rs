@@ -80,19 +80,22 @@ pub(super) fn statfs(reply: ReplyStatfs) -> impl Done<Statfs> {
     }
 }
 
-fn open_flags(opened: &Opened) -> FopenFlags {
+/// How the kernel shall use a handle that was opened with these flags.
+fn open_flags(opened: &Opened, asked: i32) -> FopenFlags {
     let mut flags = FopenFlags::empty();
     // Otherwise nothing is kept back until a file is closed, so the kernel need not say that it is.
     flags.set(FopenFlags::FOPEN_NOFLUSH, !opened.flush);
-    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.seen);
+    // Out of the page cache an append comes in pieces, between which others may append to the file.
+    let whole = convert::appends(asked) && opened.backing.is_none();
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.seen || whole);
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
     flags
 }
 
-pub(super) fn open(reply: ReplyOpen) -> impl Done<Opened> {
+pub(super) fn open(reply: ReplyOpen, asked: i32) -> impl Done<Opened> {
     move |opened| match opened {
         Ok(opened) => {
-            let (handle, flags) = (FileHandle(opened.handle.0), open_flags(&opened));
+            let (handle, flags) = (FileHandle(opened.handle.0), open_flags(&opened, asked));
             match opened.backing {
                 Some(id) => backing::opened(reply, handle, flags, id),
                 None => reply.opened(handle, flags),
@@ -102,12 +105,12 @@ pub(super) fn open(reply: ReplyOpen) -> impl Done<Opened> {
     }
 }
 
-pub(super) fn create(reply: ReplyCreate) -> impl Done<Created> {
+pub(super) fn create(reply: ReplyCreate, asked: i32) -> impl Done<Created> {
     move |created| match created {
         Ok(Created { file, opened }) => {
             let ttl = file.entry_ttl.min(file.attr_ttl);
             let attr = convert::attr(file.node, &file.attr);
-            let (handle, flags) = (FileHandle(opened.handle.0), open_flags(&opened));
+            let (handle, flags) = (FileHandle(opened.handle.0), open_flags(&opened, asked));
             match opened.backing {
                 Some(id) => backing::created(reply, &ttl, &attr, handle, flags, id),
                 None => reply.created(&ttl, &attr, Generation(0), handle, flags),

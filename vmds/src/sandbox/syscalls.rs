@@ -61,6 +61,7 @@ pub(super) const ALLOWED: &[Syscall] = &[
     (libc::SYS_pread64, &[]),               // reads
     (libc::SYS_preadv2, &[]),               // reads of what is in the page cache
     (libc::SYS_pwrite64, &[]),              // writes
+    (libc::SYS_pwritev2, &[]),              // writes to wherever the file ends
     (libc::SYS_fsync, &[]),                 // fsync
     (libc::SYS_fdatasync, &[]),             // fdatasync
     (libc::SYS_fallocate, &[]),             // fallocate

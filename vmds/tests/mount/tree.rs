@@ -148,7 +148,7 @@ impl Tree {
             node.backing = register(file);
         }
         node.attr.volatile |= write;
-        let lease = Lease { write, backing: node.backing, floating: false, remote: false };
+        let lease = Lease { write, backing: node.backing, floating: false, remote: false, alone: true };
         (lease, file.as_fd().try_clone_to_owned().unwrap())
     }
 

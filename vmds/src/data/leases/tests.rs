@@ -3,9 +3,10 @@
 use std::sync::Mutex as StdMutex;
 
 use address_map::ids::Ino;
+use address_map::wire::Lease;
 
 use super::*;
-use crate::testing::held_as;
+use crate::testing::{held, held_as};
 
 const OWN: NodeId = NodeId(7);
 const READ: Want = Want::Open { write: false };
@@ -84,7 +85,7 @@ fn the_first_writer_asks_and_the_last_one_reports() {
     assert_eq!(run(leases.want(OWN, WRITE, log.waiter("w1"))), ["ask 0:7 true"]);
     run(leases.answered(OWN, Ok(held_as(true, Some(9)))));
     assert!(run(leases.want(OWN, WRITE, log.waiter("w2"))).is_empty());
-    assert!(leases.is_writing(OWN));
+    assert!(leases.is_sole_writer(OWN));
     assert!(run(leases.release(OWN, true, log.closer("w1 closed"))).is_empty());
     assert_eq!(run(leases.release(OWN, true, log.closer("w2 closed"))), ["close 0:7"]);
     // A writer that comes now waits for the report, so that the controller hears both in this order.
@@ -208,7 +209,7 @@ fn handles_of_an_earlier_process_do_not_count() {
     run(leases.want(OWN, WRITE, log.waiter("new")));
     run(leases.answered(OWN, Ok(held_as(true, None))));
     assert!(run(leases.release_unknown(OWN, true, log.closer("old closed"))).is_empty());
-    assert!(leases.is_writing(OWN));
+    assert!(leases.is_sole_writer(OWN));
     assert_eq!(run(leases.release(OWN, true, log.closer("new closed"))), ["close 0:7"]);
     run(leases.closed(OWN));
     // Without any lease the controller still takes size and times once more.
@@ -253,4 +254,38 @@ fn a_change_that_ends_after_a_recall_leaves_nothing() {
     leases.recall(Slot(2));
     assert!(run(leases.has_changed(foreign())).is_empty());
     assert!(leases.0.lock().entries.is_empty());
+}
+
+#[test]
+fn who_writes_beside_others_is_no_sole_writer_until_the_next_time() {
+    let leases = Leases::new(10, 10);
+    let close = |leases: &Leases| {
+        let steps = leases.release(OWN, true, || {});
+        assert!(matches!(steps.front(), Some(Step::CloseWrite { .. })));
+        leases.closed(OWN);
+    };
+    let (_granted, _steps) = leases.created(OWN, held(b"", true), true);
+    assert!(leases.is_sole_writer(OWN));
+    leases.contended(OWN);
+    assert!(!leases.is_sole_writer(OWN), "somebody else has begun");
+    close(&leases);
+
+    // A question that is on its way may be answered from before somebody else began.
+    for (told, alone, sole) in [(false, true, true), (false, false, false), (true, true, false)] {
+        let steps = leases.want(OWN, Want::Open { write: true }, |_| {});
+        assert!(matches!(steps.front(), Some(Step::Ask { write: true, .. })));
+        if told {
+            leases.contended(OWN);
+        }
+        let lease = Lease { alone, ..held(b"", true).lease };
+        let fd = std::fs::File::open("/dev/null").unwrap().into();
+        let steps = leases.answered(OWN, Ok(Held::new(fd, lease)));
+        steps.into_iter().for_each(|step| {
+            if let Step::Answer(done, granted) = step {
+                done(granted)
+            }
+        });
+        assert_eq!(leases.is_sole_writer(OWN), sole, "told {told}, alone {alone}");
+        close(&leases);
+    }
 }

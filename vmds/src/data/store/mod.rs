@@ -79,7 +79,9 @@ impl Shared {
 
     fn connections(&self, pool: u32) -> Arc<Connections> {
         let mut connections = self.connections.lock();
-        Arc::clone(connections.entry(pool).or_insert_with(|| Arc::new(Connections::new(Arc::clone(&self.link)))))
+        Arc::clone(
+            connections.entry(pool).or_insert_with(|| Arc::new(Connections::new(Arc::clone(&self.link)))),
+        )
     }
 }
 
@@ -92,6 +94,8 @@ fn start_runtime() -> Option<Handle> {
         Ok(handle)
     });
     started
-        .inspect_err(|error| tracing::error!(error = error as &dyn std::error::Error, "objects cannot be read"))
+        .inspect_err(|error| {
+            tracing::error!(error = error as &dyn std::error::Error, "objects cannot be read")
+        })
         .ok()
 }

@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use tokio::sync::oneshot;
 
+use super::Shared;
 use super::connections::Connections;
 use super::fetch::{FetchError, fetch};
 use super::reading::{Delivery, Reading};
-use super::Shared;
 
 /// An address, and until when it is used.
 struct Signed {

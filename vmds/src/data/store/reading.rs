@@ -109,7 +109,8 @@ impl Reading {
 
     /// Notes whether requests follow each other.
     fn follow(&mut self, range: &Range<u64>) {
-        let near = range.start <= self.next.saturating_add(NEAR) && range.start.saturating_add(NEAR) >= self.next;
+        let near =
+            range.start <= self.next.saturating_add(NEAR) && range.start.saturating_add(NEAR) >= self.next;
         if near {
             self.window = (self.window * 2).clamp(PIECE, WINDOW_MAX);
             self.next = self.next.max(range.end);

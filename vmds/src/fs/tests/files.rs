@@ -7,8 +7,8 @@ use address_map::wire::{Lease, SessionOptions, Stale, ToController, ToVmds};
 use super::*;
 use crate::testing::file;
 
-const WRITER: Lease = Lease { write: true, backing: Some(9), floating: false, remote: false };
-const READER: Lease = Lease { write: false, backing: Some(9), floating: false, remote: false };
+const WRITER: Lease = Lease { write: true, backing: Some(9), floating: false, remote: false, alone: true };
+const READER: Lease = Lease { write: false, backing: Some(9), floating: false, remote: false, alone: true };
 
 fn volatile(size: u64) -> Attr {
     Attr { volatile: true, ..file_attr(size) }
@@ -30,7 +30,7 @@ fn read(fs: &Arc<Fs>, of: NodeId, offset: u64) -> Receiver<Result<Vec<u8>, Errno
 }
 
 fn write(fs: &Arc<Fs>, of: NodeId, offset: u64, data: &[u8]) -> Receiver<Result<u32, Errno>> {
-    start(|done| fs.write(of, offset, data.to_vec(), None, done))
+    start(|done| fs.write(of, WriteTo::Offset(offset), data.to_vec(), None, done))
 }
 
 #[test]

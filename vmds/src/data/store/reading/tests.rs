@@ -74,8 +74,7 @@ fn a_piece_that_cannot_be_loaded_fails_those_who_want_it_and_no_others() {
     let mut reading = Reading::of(10 * MIB);
     let (loads, first) = want(&mut reading, 0..4096, true);
     let (more, second) = want(&mut reading, 5 * MIB..5 * MIB + 10, true);
-    let (failed, others): (Vec<_>, Vec<_>) =
-        loads.into_iter().chain(more).partition(|load| load.start == 0);
+    let (failed, others): (Vec<_>, Vec<_>) = loads.into_iter().chain(more).partition(|load| load.start == 0);
     assert_eq!(failed.len(), 1);
     let (deliveries, dropped) = reading.loaded(0, Err(Errno::IO));
     deliveries.into_iter().for_each(Delivery::make);
