@@ -20,7 +20,7 @@ const VERY_MANY: (usize, usize) = (100_000, 1_000_000);
 /// Of those, one in this many goes while positions are tried.
 const GOING: usize = 10;
 /// Positions that are tried.
-const POSITIONS: usize = 300;
+const POSITIONS: usize = 60;
 /// Entries read behind one: enough to meet one that stays.
 const BEHIND: usize = 400;
 
