@@ -24,7 +24,7 @@ const WAITING: u32 = 10;
 fn kind() -> Histories {
     let seed = std::env::var("VMDS_TEST_SEED").map_or(1, |seed| seed.parse().unwrap());
     let count = if full() { COUNT.1 } else { COUNT.0 };
-    Histories { seed, count, steps: STEPS, pipes: true, owners: true, patient: false }
+    Histories { seed, count, steps: STEPS, pipes: true, alone: true, patient: false }
 }
 
 /// A directory of the file system that holds the pools, mounted such that reading leaves `atime` as it is: so do
@@ -116,7 +116,7 @@ fn a_shared_tree_answers_both_sides_like_one_local_one() {
     let (alice, bob) = (mounted(&world, "alice", &[]), mounted(&world, "bob", &[]));
     fs::create_dir(alice.join("set")).unwrap();
     world.ctl(&["share", "grant", "alice:/set", "bob:/set", "--rw"]);
-    let kind = Histories { pipes: false, owners: false, ..kind() };
+    let kind = Histories { pipes: false, alone: false, ..kind() };
     histories(&world, vec![alice.join("set"), bob.join("set")], kind, || {});
 }
 

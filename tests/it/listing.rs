@@ -18,9 +18,9 @@ const MANY: usize = 20_000;
 /// Entries of the very large one, every day and in full.
 const VERY_MANY: (usize, usize) = (100_000, 1_000_000);
 /// Of those, one in this many goes while positions are tried.
-const GOING: usize = 10;
+const GOING: usize = 50;
 /// Positions that are tried.
-const POSITIONS: usize = 300;
+const POSITIONS: usize = 60;
 /// Entries read behind one: enough to meet one that stays.
 const BEHIND: usize = 400;
 

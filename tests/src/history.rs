@@ -47,9 +47,9 @@ pub struct Histories {
     pub steps: usize,
     /// With named pipes. What is written to one is seen by the processes of one mount only.
     pub pipes: bool,
-    /// Owners change. Who may change attributes is judged by the owner that the kernel knows; of one that was changed
-    /// by way of another mount it learns when it looks the name up again.
-    pub owners: bool,
+    /// All ways to the tree are by one mount, so owners change and ranges are copied within the kernel: who may change
+    /// attributes, and how much there is to copy, it judges by what it has seen last.
+    pub alone: bool,
     /// The clock that stamps files ticks between two steps, so that it is seen whether a time has moved. Without it only that none
     /// goes back.
     pub patient: bool,

@@ -69,14 +69,30 @@ impl Side {
     /// Makes the call of step `number`, and looks afterwards if that is wanted.
     pub(super) fn take(&mut self, number: usize, step: &Step) -> Vec<Seen> {
         let way = usize::from(step.via) % self.roots.len();
+        self.close_removed();
         let acting = Acting::begin(step.user);
         let answer = self.act(way, number as u64, &step.op).into();
         drop(acting);
+        self.close_removed();
         let mut seen = vec![answer];
         if step.look {
             seen.extend(step.op.names().iter().map(|on| self.look(way, on).into()));
         }
         seen
+    }
+
+    /// With several ways, closes what is no regular file and was removed: on another way it is unknown from then on.
+    fn close_removed(&mut self) {
+        if self.roots.len() == 1 {
+            return;
+        }
+        for open in &mut self.open {
+            let state =
+                open.as_ref().map(|open| rustix::fs::fstat(&open.file).map(|_| is_removed(&open.file)));
+            if matches!(state, Some(Ok(true) | Err(Errno::NOENT))) {
+                *open = None;
+            }
+        }
     }
 
     /// Looks at all open files.

@@ -24,10 +24,10 @@ pub(super) fn step(kind: Histories) -> BoxedStrategy<Step> {
 
 fn op(kind: Histories) -> BoxedStrategy<Op> {
     Union::new_weighted(vec![
-        (30, bytes()),
+        (30, bytes(kind.alone)),
         (28, names(kind.pipes)),
         (14, open()),
-        (20, attributes(kind.owners)),
+        (20, attributes(kind.alone)),
     ])
     .boxed()
 }
@@ -65,7 +65,9 @@ fn open_flags() -> impl Strategy<Value = OFlags> {
     (access, create, more).prop_map(|(access, create, more)| access | create | more)
 }
 
-fn bytes() -> BoxedStrategy<Op> {
+fn bytes(alone: bool) -> BoxedStrategy<Op> {
+    let sync = || slot().prop_map(|slot| Op::Sync { slot }).boxed();
+    let copy_or_sync = if alone { copy() } else { sync() };
     prop_oneof![
         5 => (slot(), len()).prop_map(|(slot, len)| Op::Write { slot, len }),
         5 => (slot(), offset(), len()).prop_map(|(slot, at, len)| Op::Pwrite { slot, at, len }),
@@ -74,10 +76,10 @@ fn bytes() -> BoxedStrategy<Op> {
         3 => seek(),
         4 => (on(), offset()).prop_map(|(on, size)| Op::Truncate { on, size }),
         4 => allocate(),
-        3 => copy(),
+        3 => copy_or_sync,
         2 => (slot(), offset(), len()).prop_map(|(slot, at, len)| Op::WriteMapped { slot, at, len }),
         2 => (slot(), offset(), len()).prop_map(|(slot, at, len)| Op::ReadMapped { slot, at, len }),
-        1 => slot().prop_map(|slot| Op::Sync { slot }),
+        1 => sync(),
     ]
     .boxed()
 }
@@ -135,14 +137,17 @@ fn names(pipes: bool) -> BoxedStrategy<Op> {
     .boxed()
 }
 
-fn attributes(owners: bool) -> BoxedStrategy<Op> {
+fn attributes(alone: bool) -> BoxedStrategy<Op> {
     let id = || select(vec![None, Some(0), Some(1000), Some(2000), Some(3000)]);
     let flags = select(vec![XattrFlags::empty(), XattrFlags::CREATE, XattrFlags::REPLACE]);
+    let stat = || on().prop_map(|on| Op::Stat { on }).boxed();
+    let chown = (on(), id(), id()).prop_map(|(on, user, group)| Op::Chown { on, user, group });
+    let chown_or_stat = if alone { chown.boxed() } else { stat() };
     // Little enough to find room in an inode of the local file system.
     let value = select(vec![0, 1, 20]);
     prop_oneof![
         4 => (on(), bits()).prop_map(|(on, mode)| Op::Chmod { on, mode }),
-        u32::from(owners) * 3 => (on(), id(), id()).prop_map(|(on, user, group)| Op::Chown { on, user, group }),
+        3 => chown_or_stat,
         3 => (on(), time(), time()).prop_map(|(on, atime, mtime)| Op::Times { on, atime, mtime }),
         3 => (on(), xattr(), value, flags)
             .prop_map(|(on, name, len, flags)| Op::SetXattr { on, name, len, flags }),
@@ -151,7 +156,7 @@ fn attributes(owners: bool) -> BoxedStrategy<Op> {
         2 => (on(), xattr()).prop_map(|(on, name)| Op::RemoveXattr { on, name }),
         1 => on().prop_map(|on| Op::ListXattr { on }),
         3 => on().prop_map(|on| Op::List { on }),
-        3 => on().prop_map(|on| Op::Stat { on }),
+        3 => stat(),
     ]
     .boxed()
 }
