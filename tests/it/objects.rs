@@ -1,15 +1,23 @@
 //! Tenants whose bytes are in an object store.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
+use std::process::Command;
+use std::time::Duration;
 
-use tests::{Random, World};
+use rustix::process::Signal;
+use tests::s3::{Fault, RequestKind};
+use tests::{Random, World, fds_of, run, wait_until};
 
 use crate::help::binaries;
 
 /// Larger than what is kept in the map, and than one part of an upload.
 const LARGE: usize = 40 * 1024 * 1024 + 12_345;
+
+/// The bucket of these worlds.
+const BUCKET: &str = "vmds";
 
 fn world() -> World {
     World::start_on_objects(binaries())
@@ -25,7 +33,7 @@ fn what_is_written_is_in_the_store_when_close_has_returned_and_is_read_from_ther
         fs::write(root.join(name), &bytes).unwrap();
         assert_eq!(fs::read(root.join(name)).unwrap(), bytes, "{name}");
     }
-    let bucket = world.objects().bucket("vmds");
+    let bucket = world.objects().bucket(BUCKET);
     let mut sizes: Vec<u64> = bucket.keys().iter().map(|key| bucket.info(key).unwrap().length).collect();
     sizes.sort_unstable();
     assert_eq!(sizes, [100_000, LARGE as u64], "small files are in the map, others one object each");
@@ -95,4 +103,154 @@ fn a_write_goes_on_and_is_read_by_others_meanwhile() {
     drop(writer);
     reader.read_to_string(&mut tail).unwrap();
     assert_eq!(tail, "onetwo");
+}
+
+#[test]
+fn what_the_network_and_the_store_do_wrong_is_put_right_or_told() {
+    let world = world();
+    let root = world.mounted("a");
+    let bytes = Random::new(4).bytes(LARGE);
+    let faults = world.objects().faults();
+    let gets = |fault: Fault| fault.times(3).on(RequestKind::GetObject);
+    for (name, fault) in [
+        ("latency", gets(Fault::Latency(Duration::from_millis(300)))),
+        ("reset before", gets(Fault::ResetBefore)),
+        ("reset within", gets(Fault::ResetInBody { after: 100_000 })),
+        ("cut short", gets(Fault::TruncateBody { after: 77_777 })),
+        ("slow down", gets(Fault::SLOW_DOWN)),
+        ("server error", gets(Fault::INTERNAL_ERROR)),
+        ("expired", gets(Fault::EXPIRED)),
+    ] {
+        let path = root.join(name);
+        fs::write(&path, &bytes).unwrap();
+        let fault = faults.add(fault);
+        assert!(fs::read(&path).unwrap() == bytes, "{name}");
+        assert_eq!(faults.hits(fault), 3, "{name}");
+        faults.clear();
+    }
+}
+
+#[test]
+fn an_upload_that_fails_for_a_while_succeeds_and_its_answer_may_be_lost() {
+    let world = world();
+    let root = world.mounted("a");
+    let bytes = Random::new(5).bytes(LARGE);
+    let faults = world.objects().faults();
+    for (name, fault) in [
+        ("busy", Fault::SLOW_DOWN.times(2).on(RequestKind::UploadPart)),
+        ("broken", Fault::ResetInBody { after: 1000 }.times(2).on(RequestKind::UploadPart)),
+        ("unheard", Fault::LoseAnswer.once().on(RequestKind::CompleteMultipartUpload)),
+        ("unsure", Fault::ERROR_IN_OK.once().on(RequestKind::CompleteMultipartUpload)),
+    ] {
+        let path = root.join(name);
+        let fault = faults.add(fault);
+        fs::write(&path, &bytes).unwrap();
+        assert!(faults.hits(fault) > 0, "{name}");
+        faults.clear();
+        assert!(fs::read(&path).unwrap() == bytes, "{name}");
+    }
+    world.ctl(&["check"]);
+}
+
+#[test]
+fn a_store_that_takes_nothing_fails_the_close_and_what_was_written_stays() {
+    let world = world();
+    let root = world.mounted("a");
+    let path = root.join("file");
+    let bytes = Random::new(6).bytes(100_000);
+    let faults = world.objects().faults();
+    let denied = Fault::Answer { status: 403, code: "AccessDenied" };
+    faults.add(denied.always().method("PUT"));
+    // `dd` tells what its close says.
+    fs::write(world.dir().join("bytes"), &bytes).unwrap();
+    let copy = ["dd", "bs=100000", "status=none"].map(str::to_owned);
+    let mut dd = Command::new(&copy[0]);
+    dd.args(&copy[1..]).arg(format!("if={}", world.dir().join("bytes").display()));
+    let outcome = run(dd.arg(format!("of={}", path.display())));
+    assert!(!outcome.status.success() && outcome.stderr.contains("Input/output error"), "{outcome}");
+    assert!(fs::read(&path).unwrap() == bytes, "it is where it was written");
+    faults.clear();
+    wait_until("what was written is in the store", Duration::from_secs(120), || {
+        world.objects().bucket(BUCKET).keys().len() == 1
+    });
+    assert!(fs::read(&path).unwrap() == bytes);
+}
+
+#[test]
+fn a_vmds_reads_objects_of_its_tenant_and_does_nothing_else_at_the_store() {
+    let world = world();
+    let (alice, bob) = (world.mounted("alice"), world.mounted("bob"));
+    world.objects().forget_requests();
+    for (root, seed) in [(&alice, 7), (&bob, 8)] {
+        let bytes = Random::new(seed).bytes(200_000);
+        fs::write(root.join("file"), &bytes).unwrap();
+        assert!(fs::read(root.join("file")).unwrap() == bytes);
+    }
+    let asked: Vec<_> = world.objects().requests().into_iter().filter(|request| request.presigned).collect();
+    assert!(!asked.is_empty());
+    assert!(asked.iter().all(|request| request.kind == RequestKind::GetObject), "{asked:?}");
+    let keys: BTreeSet<String> = asked.iter().map(|request| request.key.clone()).collect();
+    assert_eq!(keys.len(), 2, "one object of each tenant: {keys:?}");
+    for vmds in world.vmdses() {
+        let sockets = fds_of(vmds).into_iter();
+        let sockets = sockets.filter(|(_, target)| target.to_string_lossy().starts_with("socket:"));
+        assert!(sockets.count() <= 3 + 16, "the link, the door, the handshake, and connections it was given");
+    }
+}
+
+#[test]
+fn kills_of_vmds_and_controller_lose_nothing_that_is_being_written() {
+    let mut world = world();
+    let root = world.mounted("a");
+    let mut random = Random::new(9);
+    let (path, bytes) = (root.join("file"), random.bytes(3 * 1024 * 1024));
+    fs::write(&path, &bytes[..1_000_000]).unwrap();
+    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(&bytes[1_000_000..2_000_000]).unwrap();
+    world.vmds().signal(Signal::KILL);
+    file.write_all(&bytes[2_000_000..2_500_000]).unwrap();
+    world.crash_controller();
+    file.write_all(&bytes[2_500_000..]).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    assert!(fs::read(&path).unwrap() == bytes);
+    let bucket = world.objects().bucket(BUCKET);
+    let whole = bucket.keys().into_iter().find(|key| bucket.info(key).unwrap().length == bytes.len() as u64);
+    assert!(bucket.get(&whole.unwrap()).unwrap() == bytes, "one object has all of it");
+}
+
+#[test]
+fn an_object_is_where_locate_says_also_of_a_small_file() {
+    let world = world();
+    let root = world.mounted("a");
+    for (name, size) in [("small", 100), ("large", 100_000)] {
+        let bytes = Random::new(size as u64).bytes(size);
+        fs::write(root.join(name), &bytes).unwrap();
+        let told = world.ctl_json(&["locate", &format!("a:/{name}")]);
+        let range = &told["ranges"][0];
+        let key = range["key"].as_str().unwrap();
+        assert_eq!((range["offset"].as_u64(), range["length"].as_u64()), (Some(0), Some(size as u64)));
+        assert!(world.objects().bucket(BUCKET).get(key).unwrap() == bytes, "{key}");
+        assert!(fs::read(root.join(name)).unwrap() == bytes);
+    }
+}
+
+#[test]
+fn a_share_of_files_in_a_store_shows_what_the_owner_has_and_takes() {
+    let world = world();
+    let (alice, bob) = (world.mounted("alice"), world.mounted("bob"));
+    fs::create_dir(alice.join("dir")).unwrap();
+    let bytes = Random::new(11).bytes(300_000);
+    fs::write(alice.join("dir/file"), &bytes).unwrap();
+    world.ctl(&["share", "grant", "alice:/dir", "bob:/dir", "--rw"]);
+    assert!(fs::read(bob.join("dir/file")).unwrap() == bytes);
+    let mut reader = File::open(alice.join("dir/file")).unwrap();
+    fs::write(bob.join("dir/file"), b"from bob").unwrap();
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "from bob");
+    let mut held = File::open(bob.join("dir/file")).unwrap();
+    world.ctl(&["share", "revoke", "alice:/dir", "bob"]);
+    assert!(held.read(&mut [0; 8]).is_err(), "what was open reads no more");
+    assert_eq!(fs::read(alice.join("dir/file")).unwrap(), b"from bob");
 }

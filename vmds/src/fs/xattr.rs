@@ -13,6 +13,8 @@ use super::error::Errno;
 use super::{Done, Fs};
 use crate::link::KernelRequest;
 
+/// Kinds of attributes that there are, beside access control lists; the kernel says who may use which.
+const KINDS: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 /// What the kernel asks for before writes and executions.
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -44,7 +46,17 @@ fn without_trusted(names: &[u8]) -> Vec<u8> {
 }
 
 fn check_name(name: &[u8]) -> Result<(), Refusal> {
-    if name.is_empty() || name.len() > XATTR_NAME_MAX { Err(Refusal::Invalid) } else { Ok(()) }
+    if name.len() > XATTR_NAME_MAX {
+        return Err(Refusal::Invalid);
+    }
+    if is_list(name) {
+        return Ok(());
+    }
+    match KINDS.iter().find_map(|kind| name.strip_prefix(*kind)) {
+        Some([]) => Err(Refusal::Invalid),
+        Some(_) => Ok(()),
+        None => Err(Refusal::NotSupported),
+    }
 }
 
 impl Fs {
