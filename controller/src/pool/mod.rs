@@ -77,7 +77,7 @@ impl Pool {
             .into_iter()
             .filter(|object| {
                 let removed = self.files.remove_object(&object.key);
-                removed.inspect_err(|error| cannot_delete(error)).is_ok()
+                removed.inspect_err(cannot_delete).is_ok()
             })
             .collect();
         if let (Some(store), Some(pool)) = (&self.store, stored.first().map(|object| object.pool)) {
