@@ -1,13 +1,15 @@
 //! Promise: a VMDS may be killed at any moment, again and again; programs at work notice a pause and nothing else.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::process::Signal;
 use tests::{
     Loads, Pauses, Pulse, Random, Stop, World, changes_beside, databases, fill, full, held_locks, listings,
-    mapped_file, ok, sequential_files, tree_changes, unlinked_file, wait_until,
+    mapped_file, ok, sequential_files, tree_changes, unlinked_file, wait_for, wait_until,
 };
 
 use crate::help::{SOON, world};
@@ -192,4 +194,26 @@ fn verified_blocks(dir: &Path, stop: &Stop) -> u64 {
         rounds += 1;
     }
     rounds
+}
+
+/// What a process reads into is new to it then: of requests that it dies over while they are copied to it, none may be
+/// lost.
+#[test]
+fn the_first_large_writes_to_a_new_vmds_survive_its_kill() {
+    let world = world();
+    world.tenant_with("metered", &["--quota-bytes", "64GiB"]);
+    let root = world.mount("metered");
+    let file = fs::File::create(root.join("file")).unwrap();
+    let (bytes, mut random) = (vec![7; 1 << 20], Random::new(seed()));
+    for _ in 0..if full() { 300 } else { 60 } {
+        let vmds = wait_for("a VMDS serves", SOON, || world.vmdses().first().copied());
+        std::thread::scope(|scope| {
+            let write = || (0..12).try_for_each(|chunk| file.write_all_at(&bytes, chunk << 20));
+            let writer = scope.spawn(write);
+            std::thread::sleep(Duration::from_micros(random.below(2000)));
+            vmds.signal(Signal::KILL);
+            writer.join().unwrap().unwrap();
+        });
+        std::thread::sleep(APART);
+    }
 }

@@ -1,6 +1,6 @@
 //! The descriptors a VMDS inherits, checked before they are believed.
 //!
-//! One of the two files with `unsafe`: taking ownership of a descriptor by number, and replacing one that another
+//! One of the three files with `unsafe`: taking ownership of a descriptor by number, and replacing one that another
 //! library owns, cannot be expressed otherwise.
 
 #![allow(unsafe_code)]

@@ -19,6 +19,7 @@ mod link;
 mod namespace;
 mod notices;
 mod privileges;
+mod resident;
 mod run;
 pub mod sandbox;
 #[cfg(test)]

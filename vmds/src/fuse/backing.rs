@@ -1,6 +1,6 @@
 //! Naming a backing file that somebody else has registered with the kernel.
 //!
-//! One of the two files with `unsafe`: `fuser` takes ownership of a number that is not ours.
+//! One of the three files with `unsafe`: `fuser` takes ownership of a number that is not ours.
 
 #![allow(unsafe_code)]
 
