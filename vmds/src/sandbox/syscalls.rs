@@ -40,6 +40,8 @@ const THREAD: u32 = (libc::CLONE_VM
     | libc::CLONE_CHILD_CLEARTID) as u32;
 /// As above; musl adds a flag that means nothing any more.
 const THREAD_MUSL: u32 = THREAD | libc::CLONE_DETACHED as u32;
+/// The kind of pair by which a runtime wakes itself: it leads nowhere but to its other end.
+const WAKING_PAIR: u32 = (libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) as u32;
 /// `SO_RCVTIMEO` and `SO_SNDTIMEO`, and their successors with wide times.
 const TIMEOUTS: &[u32] = &[libc::SO_RCVTIMEO as u32, libc::SO_SNDTIMEO as u32, 66, 67];
 
@@ -75,7 +77,7 @@ pub(super) const ALLOWED: &[Syscall] = &[
     (libc::SYS_epoll_wait, &[]),            // waiting for the store
     (libc::SYS_epoll_pwait, &[]),           // the same, as other C libraries do it
     (libc::SYS_eventfd2, &[]),              // waking the thread that waits
-    (libc::SYS_socketpair, &[OneOf(0, &[libc::AF_UNIX as u32])]), // the same, in builds whose runtime knows signals
+    (libc::SYS_socketpair, &[OneOf(0, &[libc::AF_UNIX as u32]), OneOf(1, &[WAKING_PAIR])]), // the same, in builds whose runtime knows signals
     (libc::SYS_recvfrom, &[]),              // answers of the store
     (libc::SYS_sendto, &[]),                // requests to the store, on connected sockets
     (libc::SYS_shutdown, &[]),              // connections end

@@ -134,7 +134,7 @@ fn a_recalled_slot_fails_its_handles() {
     assert!(fs.leases.held(foreign(7)).is_none());
     let result = read(&fs, foreign(7), 0);
     let (id, call) = controller.next_call();
-    assert_eq!(call, Call::Lease { node: foreign(7), write: false, fill: false });
+    assert_eq!(call, Call::Lease { node: foreign(7), write: false, fill: true });
     controller.refuse(id, Refusal::NotFound);
     assert_eq!(result.recv().unwrap().unwrap_err().code(), libc::EIO);
     assert_eq!(read(&fs, node(7), 0).recv().unwrap().unwrap(), b"mine");
