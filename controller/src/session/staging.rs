@@ -221,9 +221,10 @@ impl DataPlane {
                 return self.take_over(written, &recorded(&inode), still_open).map(Some);
             };
             let (facts, stamp) = look_at(&file)?;
-            // Nobody can find what has no name; with its last handle it is gone.
-            if *settled == Some(stamp) || inode.nlink == 0 {
-                let inode = self.take_over(written, &facts, still_open)?;
+            // What has no name is not uploaded: it stays where it is for those who have it open, and goes with the last.
+            let nameless = inode.nlink == 0;
+            if *settled == Some(stamp) || nameless {
+                let inode = self.take_over(written, &facts, still_open || nameless)?;
                 if !inode.dirty {
                     finish(written);
                     *settled = None;

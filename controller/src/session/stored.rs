@@ -145,6 +145,10 @@ impl DataPlane {
             let inode = if write {
                 let before = scope.tree.write(|txn| txn.need_inode(scope.ino))?;
                 if !before.dirty {
+                    if fill && pace == Pace::Quick && matches!(before.layout, Layout::Stored(_)) {
+                        // Nothing is begun that only the next attempt could end, and tell of.
+                        return Ok(None);
+                    }
                     // A leftover must not be taken for what is being written.
                     written.clear()?;
                     is_news = true;
