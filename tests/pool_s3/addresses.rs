@@ -48,7 +48,7 @@ async fn an_address_reads_one_object_and_any_range_of_it() {
 async fn a_range_and_an_etag_that_are_signed_are_limits() {
     let bench = Bench::start();
     let pool = bench.pool().await;
-    let stored = pool.upload("1/b/1", file_of(1000), 1000).await.unwrap();
+    let stored = pool.upload("1/b/1", file_of(1000), 1000).await.unwrap().stored;
     let signed = pool.sign_get_matching("1/b/1", &stored.etag, Some(5..8), MINUTE).await.unwrap();
     assert_eq!(read(&pool, &signed, None).await, (206, bytes(1000)[5..8].to_vec()));
     let mut wider = signed.clone();

@@ -120,7 +120,7 @@ pub fn purge(txn: &mut Txn<'_>, ino: Ino, inode: &Inode) -> Result<()> {
         Layout::Object(object) => discard(txn, object),
         Layout::Extents => super::extent::remove_all(txn, ino)?,
         Layout::Small { .. } | Layout::Stored(_) => {
-            super::contents::discard_current(txn, ino, &inode.layout);
+            super::contents::discard_current(txn, ino, &inode.layout)?;
             if let (true, Some(pool)) = (inode.dirty, inode.layout.pool()) {
                 // What was being written is in a backing file.
                 discard(txn, &address(tenant, pool, ino));

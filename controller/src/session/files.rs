@@ -116,7 +116,7 @@ impl DataPlane {
         };
         let remote = descriptor.is_remote();
         let alone = !self.leases.is_written_by_others(file, session.id);
-        Ok((descriptor, Lease { write, backing, floating, remote, alone }))
+        Ok((descriptor, Lease { write, backing, floating, remote, alone, near: None }))
     }
 
     /// The kernel's number for a held file, registered once. One that is registered stays: all that is open uses it.

@@ -14,6 +14,7 @@ mod forgery;
 mod inbox;
 mod inflight;
 mod mutate;
+mod partial;
 mod query;
 mod recovery;
 mod repeat;
@@ -269,7 +270,7 @@ impl DataPlane {
                 false => object::purge_orphan(txn, ino),
             })?;
             if let Some(inode) = gone {
-                self.removed_for_good(&tree, &inode);
+                self.removed_for_good(&tree, ino, &inode);
             }
             Ok(())
         });
@@ -292,7 +293,8 @@ impl DataPlane {
     }
 
     /// An inode has been removed for good: its object can go.
-    pub(crate) fn removed_for_good(&self, tree: &Tree, inode: &Inode) {
+    pub(crate) fn removed_for_good(&self, tree: &Tree, ino: Ino, inode: &Inode) {
+        self.staging.forget((tree.tenant(), ino));
         if let Layout::Object(object) = &inode.layout {
             self.sweeper.hint(tree.tenant(), object.clone());
         }

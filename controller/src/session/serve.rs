@@ -348,8 +348,10 @@ impl DataPlane {
             Call::Removexattr { node, name } => self.removexattr(session, node, &name, origin),
             Call::Lease { node, write, .. } => self.lease(session, node, write),
             // Of a file that belongs to no object store nothing is kept back.
-            Call::Flush { node } => self.need_file(session, node).map(|_| Outcome::unchanged(Answer::Done)),
-            Call::Connect { .. } => Err(Refusal::NotSupported.into()),
+            Call::Flush { node } | Call::Wrote { node, .. } | Call::Fill { node, .. } => {
+                self.need_file(session, node).map(|_| Outcome::unchanged(Answer::Done))
+            }
+            Call::Connect { .. } | Call::Sums { .. } => Err(Refusal::NotSupported.into()),
             Call::CloseWrite { node } => self.close_write(session, node),
             Call::Grow { node, size } => self.grow(session, node, size),
             // Answered by `sync_then_reply`.

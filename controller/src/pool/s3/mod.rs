@@ -16,12 +16,14 @@ mod credentials;
 mod download;
 mod error;
 mod multipart;
+mod new_object;
 mod objects;
 mod plain;
 mod presign;
 mod probe;
 mod runtime;
 mod settings;
+mod stale;
 mod upload;
 
 use std::fmt;
@@ -34,10 +36,13 @@ use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use error::S3Error;
+pub use multipart::{part_size, parts};
+pub use new_object::{Base, NewObject, Uploaded};
 pub use objects::{Listed, Page};
 pub use presign::SignedGet;
 pub use runtime::S3Runtime;
 pub use settings::{Endpoint, S3Settings};
+pub use upload::WHOLE_MAX;
 
 use crate::resource::EtagForm;
 pub use crate::resource::S3Capabilities as Capabilities;
@@ -46,6 +51,8 @@ use credentials::Keyring;
 
 /// Transfers of one pool at the same time; each holds about a megabyte.
 const TRANSFERS_MAX: usize = 16;
+/// Of these, transfers by way of memory; each holds a part.
+const BUFFERED_MAX: usize = 4;
 
 /// See the module. A clone is the same pool.
 #[derive(Clone)]
@@ -56,6 +63,7 @@ pub struct S3Pool {
     clock: ClockWatch,
     known: Arc<RwLock<Known>>,
     turns: Arc<Semaphore>,
+    buffers: Arc<Semaphore>,
 }
 
 /// What is known about the endpoint.
@@ -92,6 +100,7 @@ impl S3Pool {
             clock,
             known: Arc::default(),
             turns: Arc::new(Semaphore::new(TRANSFERS_MAX)),
+            buffers: Arc::new(Semaphore::new(BUFFERED_MAX)),
         })
     }
 
@@ -129,6 +138,11 @@ impl S3Pool {
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
         self.turns.clone().acquire_owned().await.ok()
+    }
+
+    /// Waits until there is memory for a part.
+    async fn buffer(&self) -> Option<OwnedSemaphorePermit> {
+        self.buffers.clone().acquire_owned().await.ok()
     }
 }
 

@@ -54,6 +54,11 @@ impl S3Settings {
         })
     }
 
+    /// An object as it is named when a part of another one is copied from it.
+    pub(super) fn copy_source(&self, key: &str) -> String {
+        format!("{}/{}", self.bucket, encoded(&self.full_key(key)))
+    }
+
     /// The bucket's name for a key of the pool.
     pub(super) fn full_key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
@@ -113,17 +118,22 @@ impl Endpoint {
 
     /// The path of an object, as it is sent and signed.
     pub(super) fn path(&self, full_key: &str) -> String {
-        let mut path = self.base_path.clone();
-        for byte in full_key.bytes() {
-            match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                    path.push(char::from(byte));
-                }
-                _ => path.push_str(&format!("%{byte:02X}")),
-            }
-        }
-        path
+        self.base_path.clone() + &encoded(full_key)
     }
+}
+
+/// A key as it stands in addresses.
+fn encoded(full_key: &str) -> String {
+    let mut path = String::with_capacity(full_key.len());
+    for byte in full_key.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                path.push(char::from(byte));
+            }
+            _ => path.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    path
 }
 
 #[cfg(test)]

@@ -47,6 +47,9 @@ pub(super) enum FetchError {
     /// Something else came than was asked for.
     #[error("the object store sent something else than was asked for")]
     Wrong,
+    /// They are not the bytes that were uploaded.
+    #[error("the object store sent damaged bytes")]
+    Damaged,
     /// Nothing came.
     #[error("the object store did not answer in time")]
     Silent,
@@ -108,7 +111,7 @@ async fn attempt(object: &Arc<Object>, range: &Range<u64>) -> Result<Vec<u8>, Fe
     check(&response, range, object.size())?;
     let bytes = body(response.into_body(), range.end - range.start).await?;
     connection.give_back();
-    Ok(bytes)
+    if object.prove(range.start, &bytes).await? { Ok(bytes) } else { Err(FetchError::Damaged) }
 }
 
 async fn request(object: &Arc<Object>, range: &Range<u64>) -> Result<Request<Empty<Bytes>>, FetchError> {
