@@ -16,6 +16,7 @@ mod help;
 mod histories;
 mod hung_pool;
 mod isolation;
+mod large_objects;
 mod lifecycle;
 mod listing;
 mod locate;
