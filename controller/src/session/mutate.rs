@@ -121,7 +121,7 @@ impl DataPlane {
         }
         let holders = self.leases.holders((scope.tree.tenant(), ino));
         if holders.is_empty() {
-            self.removed_for_good(&scope.tree, inode);
+            self.removed_for_good(&scope.tree, ino, inode);
         }
         for (holder, node) in holders.into_iter().filter(|(holder, _)| *holder != session.id) {
             self.hub.tell(holder, &ToVmds::Orphaned { node });
