@@ -349,7 +349,9 @@ impl DataPlane {
             Call::Lease { node, write, .. } => self.lease(session, node, write),
             // Of a file that belongs to no object store nothing is kept back.
             Call::Flush { node } => self.need_file(session, node).map(|_| Outcome::unchanged(Answer::Done)),
-            Call::Connect { .. } => Err(Refusal::NotSupported.into()),
+            Call::Connect { node } => {
+                self.need_file(session, node).and_then(|_| Err(Refusal::NotSupported.into()))
+            }
             Call::CloseWrite { node } => self.close_write(session, node),
             Call::Grow { node, size } => self.grow(session, node, size),
             // Answered by `sync_then_reply`.
