@@ -182,6 +182,31 @@ fn what_was_open_and_unlinked_when_the_controller_died_is_cleaned_up() {
 }
 
 #[test]
+fn what_was_open_and_unlinked_when_the_vmds_died_goes_with_its_last_handle() {
+    let world = world();
+    world.tenant_with("alice", &["--quota-bytes", "10MiB"]);
+    let dir = world.mount("alice");
+    let free = |dir: &Path| rustix::fs::statvfs(dir).map(|s| s.f_bavail * s.f_frsize);
+    let all = free(&dir).unwrap();
+    let (path, bytes) = (dir.join("gone"), vec![1; 1 << 20]);
+    fs::write(&path, &bytes).unwrap();
+    let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let (used, unused) = (open(), open());
+    fs::remove_file(&path).unwrap();
+    world.vmds().kill();
+    used.write_all_at(b"later", 0).unwrap();
+    let mut back = vec![0; bytes.len()];
+    unused.read_exact_at(&mut back, 0).unwrap();
+    assert!(back[..5] == *b"later" && back[5..] == bytes[5..]);
+    drop((used, unused));
+    wait_until("the space comes back", SOON, || free(&dir) == Ok(all));
+    wait_until("the bytes are gone", SOON, || {
+        !world.stored_sizes().contains(&(1 << 20)) || world.has_objects()
+    });
+    world.ctl(&["check"]);
+}
+
+#[test]
 fn written_bytes_are_seen_by_every_later_open_when_close_has_returned() {
     let world = world();
     let first = world.mounted("alice");

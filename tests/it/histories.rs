@@ -39,7 +39,7 @@ fn local(world: &World) -> PathBuf {
 
 /// Creates and mounts a tenant, with everything that a local file system has.
 fn mounted(world: &World, tenant: &str, settings: &[&str]) -> PathBuf {
-    world.ctl(&[&["tenant", "create", tenant], settings].concat());
+    world.tenant_with(tenant, settings);
     let dir = world.mount_point(tenant);
     fs::create_dir_all(&dir).unwrap();
     world.mount_at(tenant, &dir, &["--suid", "--dev"]);

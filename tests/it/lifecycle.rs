@@ -96,31 +96,16 @@ fn a_purged_tenant_is_gone_with_its_mounts_shares_and_bytes() {
     fs::write(alice.join("d/file"), vec![1; 1 << 20]).unwrap();
     let bob = world.mounted("bob");
     world.ctl(&["share", "grant", "alice:/d", "bob:/d", "--ro"]);
-    let files = || walk(&world.state_dir().join("pool"));
-    assert!(files().contains(&(1 << 20)));
+    assert!(world.stored_sizes().contains(&(1 << 20)));
     world.ctl(&["tenant", "delete", "alice", "--purge"]);
     assert_unknown(&bob.join("d"));
     world.ctl_refuses(&["tenant", "show", "alice"]);
     assert_eq!(mounts_under(&alice), []);
     tests::wait_until("the bytes are removed from the pool", crate::help::SOON, || {
-        files().iter().all(|size| *size < 1 << 20)
+        world.stored_sizes().iter().all(|size| *size < 1 << 20)
     });
     // The name is free again, and the new tenant has nothing of the old one.
     assert_eq!(names(&world.mounted("alice")), [""; 0]);
     assert_unknown(&bob.join("d"));
     world.ctl(&["check"]);
-}
-
-/// Sizes of all files below a directory.
-fn walk(dir: &std::path::Path) -> Vec<u64> {
-    let mut sizes = Vec::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => sizes.extend(walk(&entry.path())),
-            Ok(metadata) => sizes.push(metadata.len()),
-            // Removed meanwhile.
-            Err(_) => {}
-        }
-    }
-    sizes
 }

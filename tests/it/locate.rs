@@ -1,26 +1,21 @@
 //! Promise: the controller says where a file's bytes really are, and they are there.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 use tests::World;
 
 use crate::help::{assert_unknown, world};
 
-/// The paths of the pool that an answer of `locate` names.
-fn objects(world: &World, path: &str) -> Vec<String> {
-    fn strings(value: &Value, found: &mut Vec<String>) {
-        match value {
-            Value::String(text) if text.starts_with('/') => found.push(text.clone()),
-            Value::Array(items) => items.iter().for_each(|item| strings(item, found)),
-            Value::Object(fields) => fields.values().for_each(|field| strings(field, found)),
-            _ => {}
-        }
+/// What `locate` tells of a file that has its bytes in one place.
+#[track_caller]
+fn place(world: &World, path: &str) -> Value {
+    let told = world.ctl_json(&["locate", path]);
+    match told["ranges"].as_array().map(Vec::as_slice) {
+        Some([range]) => range.clone(),
+        _ => panic!("expected one place: {told}"),
     }
-    let mut found = Vec::new();
-    strings(&world.ctl_json(&["locate", path]), &mut found);
-    found.retain(|path| path.starts_with(world.state_dir().to_str().unwrap()));
-    found
 }
 
 #[test]
@@ -29,13 +24,14 @@ fn the_bytes_of_a_file_are_where_locate_says() {
     let alice = world.mounted("alice");
     fs::create_dir(alice.join("data")).unwrap();
     fs::write(alice.join("data/report.csv"), "a,b\n1,2\n").unwrap();
-    let found = objects(&world, "alice:/data/report.csv");
-    let [object] = &found[..] else { panic!("expected one file of the pool: {found:?}") };
-    assert_eq!(fs::read_to_string(object).unwrap(), "a,b\n1,2\n");
-    assert!(!object.contains("alice") && !object.contains("report"), "the address tells names: {object}");
+    let found = place(&world, "alice:/data/report.csv");
+    assert_eq!(world.bytes_at(&found), b"a,b\n1,2\n");
+    let (key, own) = (found["key"].to_string(), found["path"].as_str());
+    assert!(own.is_none_or(|path| Path::new(path).starts_with(world.backing_dir())), "{found}");
+    assert!(!key.contains("alice") && !key.contains("report"), "the address tells names: {key}");
     // A new name leads to the same bytes; a removed one to nothing, and the bytes go.
     fs::rename(alice.join("data/report.csv"), alice.join("old")).unwrap();
-    assert_eq!(objects(&world, "alice:/old"), found);
+    assert_eq!(place(&world, "alice:/old"), found);
     world.ctl_refuses(&["locate", "alice:/data/report.csv"]);
     fs::remove_file(alice.join("old")).unwrap();
     assert_unknown(&alice.join("old"));
@@ -49,9 +45,9 @@ fn through_a_share_the_grantee_is_told_the_same_place() {
     world.mounted("bob");
     fs::write(alice.join("file"), "bytes").unwrap();
     world.ctl(&["share", "grant", "alice:/file", "bob:/in/file", "--ro"]);
-    let found = objects(&world, "alice:/file");
-    assert_eq!(objects(&world, "bob:/in/file"), found);
-    assert_eq!(found.len(), 1);
+    let found = place(&world, "alice:/file");
+    assert_eq!(place(&world, "bob:/in/file"), found);
+    assert_eq!(world.bytes_at(&found), b"bytes");
     world.ctl(&["share", "revoke", "alice:/file", "bob"]);
     world.ctl_refuses(&["locate", "bob:/in/file"]);
 }

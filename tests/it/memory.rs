@@ -44,7 +44,7 @@ fn is_in(group: &Path, process: Process) -> bool {
 }
 
 fn bounded(world: &World, memory: &str) -> PathBuf {
-    world.ctl(&["tenant", "create", "alice", "--memory", memory]);
+    world.tenant_with("alice", &["--memory", memory]);
     world.mount("alice")
 }
 

@@ -16,9 +16,6 @@ use crate::help::{SOON, binaries};
 /// Larger than what is kept in the map, and than one part of an upload.
 const LARGE: usize = 40 * 1024 * 1024 + 12_345;
 
-/// The bucket of these worlds.
-const BUCKET: &str = "vmds";
-
 fn world() -> World {
     World::start_on_objects(binaries())
 }
@@ -42,7 +39,7 @@ fn what_is_written_is_in_the_store_when_close_has_returned_and_is_read_from_ther
         fs::write(root.join(name), &bytes).unwrap();
         assert_eq!(fs::read(root.join(name)).unwrap(), bytes, "{name}");
     }
-    let bucket = world.objects().bucket(BUCKET);
+    let bucket = world.bucket();
     let mut sizes: Vec<u64> = bucket.keys().iter().map(|key| bucket.info(key).unwrap().length).collect();
     sizes.sort_unstable();
     assert_eq!(sizes, [100_000, LARGE as u64], "small files are in the map, others one object each");
@@ -180,7 +177,7 @@ fn a_store_that_takes_nothing_fails_the_close_and_what_was_written_stays() {
     assert!(fs::read(&path).unwrap() == bytes, "it is where it was written");
     faults.clear();
     wait_until("what was written is in the store", Duration::from_secs(120), || {
-        world.objects().bucket(BUCKET).keys().len() == 1
+        world.bucket().keys().len() == 1
     });
     assert!(fs::read(&path).unwrap() == bytes);
 }
@@ -221,7 +218,7 @@ fn a_kill_of_the_vmds_loses_nothing_that_is_being_written() {
     file.sync_all().unwrap();
     drop(file);
     assert!(fs::read(&path).unwrap() == bytes);
-    let bucket = world.objects().bucket(BUCKET);
+    let bucket = world.bucket();
     let whole =
         || bucket.keys().into_iter().find(|key| bucket.info(key).unwrap().length == bytes.len() as u64);
     wait_until("one object has all of it", SOON, || whole().is_some());
@@ -236,7 +233,7 @@ fn an_object_is_where_locate_says_also_of_a_small_file() {
         let bytes = Random::new(size as u64).bytes(size);
         fs::write(root.join(name), &bytes).unwrap();
         let told = world.ctl_json(&["locate", &format!("a:/{name}")]);
-        let bucket = world.objects().bucket(BUCKET);
+        let bucket = world.bucket();
         let told = told.to_string();
         let key = bucket.keys().into_iter().find(|key| told.contains(key.trim_start_matches("pool/")));
         let key = key.unwrap_or_else(|| panic!("no object of the bucket is told: {told}"));

@@ -99,8 +99,8 @@ fn a_tenants_user_learns_the_same_about_a_forbidden_tenant_as_about_none() {
     let world = world();
     let copy = world.dir().join("vmdsctl");
     fs::copy(crate::help::binaries().ctl, &copy).unwrap();
-    world.ctl(&["tenant", "create", "alice", "--owner", "2001"]);
-    world.ctl(&["tenant", "create", "bob", "--owner", "2002"]);
+    world.tenant_with("alice", &["--owner", "2001"]);
+    world.tenant_with("bob", &["--owner", "2002"]);
     let as_alice = |arguments: &[&str]| {
         let mut command = std::process::Command::new(&copy);
         command.arg("--run-dir").arg(world.run_dir()).args(arguments);

@@ -90,7 +90,7 @@ fn stressors_find_what_they_find_on_ext4() {
 fn stressors_find_the_same_with_a_quota() {
     let world = world();
     // One stressor allocates up to the largest size that a file can have, twice at the same time.
-    world.ctl(&["tenant", "create", "alice", "--quota-bytes", "15EiB"]);
+    world.tenant_with("alice", &["--quota-bytes", "15EiB"]);
     let dir = world.mount("alice");
     stress_all(&dir, &world.dir().join("local"));
     world.ctl(&["check"]);

@@ -44,7 +44,7 @@ fn a_vmds_has_no_environment() {
 #[test]
 fn a_vmds_holds_only_what_it_needs() {
     let (world, vmds, _open) = busy();
-    let pool = world.state_dir().join("pool");
+    let pool = world.backing_dir();
     let mut leased = 0;
     for (number, leads_to) in fds_of(vmds) {
         let link = format!("/proc/{}/fd/{number}", vmds.pid);
@@ -78,7 +78,7 @@ fn the_pool_is_closed_to_everybody_but_root() {
         std::os::unix::process::CommandExt::uid(&mut command, 1234).arg(path);
         run(&mut command)
     };
-    assert_ne!(look(&world.state_dir().join("pool")).code(), 0);
+    assert_ne!(look(&world.backing_dir()).code(), 0);
     assert_ne!(look(&world.state_dir()).code(), 0);
 }
 

@@ -4,6 +4,7 @@
 //! Everything here may be used by benchmarks too. It never looks into the insides of the processes it starts: it
 //! knows their command lines, `/proc` and the mounts.
 
+mod captured;
 mod far;
 mod fixture;
 mod history;
@@ -11,10 +12,12 @@ mod load;
 mod mounts;
 mod process;
 pub mod s3;
+mod small_disk;
 mod snapshot;
 mod wait;
 mod world;
 
+pub use captured::Captured;
 pub use far::{FarDirectory, Hanging, Hangs};
 pub use fixture::{Random, tree};
 pub use history::{Histories, Trees};
@@ -23,7 +26,8 @@ pub use load::{
     sequential_files, tree_changes, unlinked_file,
 };
 pub use mounts::{Mount, detach_all_under, mounts_under};
-pub use process::{Outcome, Process, children, env_of, fds_of, ok, run, run_within, status_field};
+pub use process::{Outcome, Process, children, env_of, fds_of, memory_of, ok, run, run_within, status_field};
+pub use small_disk::SmallDisk;
 pub use snapshot::{Snapshot, snapshot};
 pub use wait::{wait_for, wait_until};
 pub use world::{Binaries, World};

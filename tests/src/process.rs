@@ -2,6 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -183,4 +185,28 @@ pub fn fds_of(process: Process) -> Vec<(u32, PathBuf)> {
         .collect();
     fds.sort_unstable();
     fds
+}
+
+/// All memory of a process that can be read, piece by piece. It should be stopped, or some of it may be missed.
+#[track_caller]
+pub fn memory_of(process: Process) -> Vec<Vec<u8>> {
+    let of = |what: &str| format!("/proc/{}/{what}", process.pid);
+    let maps = fs::read_to_string(of("maps")).expect("the process lives");
+    let memory = File::open(of("mem")).expect("root may read memory");
+    maps.lines().filter_map(readable).filter_map(|range| piece(&memory, range)).collect()
+}
+
+/// The addresses of a line of `/proc/PID/maps`, if they can be read.
+fn readable(line: &str) -> Option<Range<u64>> {
+    let mut fields = line.split_ascii_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let address = |text| u64::from_str_radix(text, 16).ok();
+    fields.next()?.starts_with('r').then_some(address(start)?..address(end)?)
+}
+
+/// A piece of a process's memory; `None` if it is the kernel's, or is gone.
+fn piece(memory: &File, range: Range<u64>) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
+    memory.read_exact_at(&mut bytes, range.start).ok()?;
+    Some(bytes)
 }

@@ -292,11 +292,13 @@ impl DataPlane {
         Ok(())
     }
 
-    /// An inode has been removed for good: its object can go.
+    /// An inode has been removed for good: its backing file can go. Of an object store only what was being written has
+    /// one; an object goes later, when nobody can be reading it any more.
     pub(crate) fn removed_for_good(&self, tree: &Tree, ino: Ino, inode: &Inode) {
         self.staging.forget((tree.tenant(), ino));
-        if let Layout::Object(object) = &inode.layout {
-            self.sweeper.hint(tree.tenant(), object.clone());
+        let has_one = inode.dirty || matches!(inode.layout, Layout::Object(_));
+        if let (true, Some(object)) = (has_one, backing_file((tree.tenant(), ino), inode)) {
+            self.sweeper.hint(tree.tenant(), object);
         }
     }
 }
@@ -312,11 +314,13 @@ pub(crate) fn backing_file(file: File, inode: &Inode) -> Option<ObjectRef> {
 /// A failure of a pool, as an application sees it. The cause goes to the log.
 pub(crate) fn io_refusal(error: std::io::Error) -> MapError {
     use rustix::io::Errno;
-    let refusal = match Errno::from_io_error(&error) {
-        Some(Errno::NOSPC) => Refusal::NoSpace,
-        Some(Errno::DQUOT) => Refusal::Quota,
-        Some(Errno::FBIG) => Refusal::TooLarge,
-        Some(Errno::MFILE | Errno::NFILE) => Refusal::Busy,
+    use std::io::ErrorKind;
+    // By its kind: what an object store says is no error of a system call.
+    let refusal = match (error.kind(), Errno::from_io_error(&error)) {
+        (ErrorKind::StorageFull, _) => Refusal::NoSpace,
+        (ErrorKind::QuotaExceeded, _) => Refusal::Quota,
+        (ErrorKind::FileTooLarge, _) => Refusal::TooLarge,
+        (_, Some(Errno::MFILE | Errno::NFILE)) => Refusal::Busy,
         _ => Refusal::Io,
     };
     tracing::error!(error = &error as &dyn std::error::Error, "the pool failed");

@@ -351,7 +351,9 @@ impl DataPlane {
             Call::Flush { node } | Call::Wrote { node, .. } | Call::Fill { node, .. } => {
                 self.need_file(session, node).map(|_| Outcome::unchanged(Answer::Done))
             }
-            Call::Connect { .. } | Call::Sums { .. } => Err(Refusal::NotSupported.into()),
+            Call::Connect { node } | Call::Sums { node, .. } => {
+                self.need_file(session, node).and_then(|_| Err(Refusal::NotSupported.into()))
+            }
             Call::CloseWrite { node } => self.close_write(session, node),
             Call::Grow { node, size } => self.grow(session, node, size),
             // Answered by `sync_then_reply`.

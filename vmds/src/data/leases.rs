@@ -45,6 +45,8 @@ struct Entry {
     closers: Vec<Closer>,
     /// The last name is gone: drop the lease with the last handle.
     orphaned: bool,
+    /// The kernel has forgotten the inode: no handle of a process before this one is left. The controller is to be told.
+    forgotten: bool,
     /// Changes of bytes that go on although their requests have been answered: nobody is the last writer meanwhile.
     changing: u32,
     /// The last writer has closed while a change went on: the controller is told when that has ended.
@@ -66,12 +68,17 @@ impl Entry {
         self.is_open() || self.changing > 0
     }
 
+    /// Whether the lease is not to be kept for later, and no handle needs it now.
+    fn is_let_go(&self) -> bool {
+        (self.orphaned || self.forgotten) && !self.is_open()
+    }
+
     /// Whether the controller is to be told now that nobody writes any more.
     fn must_close(&mut self) -> bool {
         if self.writers > 0 || !self.marked {
             return false;
         }
-        let wanted = !self.closers.is_empty() || self.close_late || (self.orphaned && !self.is_open());
+        let wanted = !self.closers.is_empty() || self.close_late || self.is_let_go();
         self.close_late = wanted && self.changing > 0;
         wanted && self.changing == 0
     }
@@ -339,6 +346,13 @@ impl Leases {
         table.settle(node)
     }
 
+    /// The kernel has forgotten the inode, which a process before this one may have had open.
+    pub(crate) fn forgotten(&self, node: NodeId) -> Steps {
+        let mut table = self.0.lock();
+        table.entry(node).forgotten = true;
+        table.settle(node)
+    }
+
     /// Every lease there is.
     pub(crate) fn holdings(&self) -> Vec<Holding> {
         let table = self.0.lock();
@@ -429,7 +443,7 @@ impl Table {
                 return steps;
             }
         }
-        if entry.orphaned && !entry.in_use() && entry.held.is_some() {
+        if entry.is_let_go() && !entry.in_use() && (entry.held.is_some() || entry.forgotten) {
             steps.push_back(self.let_go(node));
             return steps;
         }
@@ -445,9 +459,10 @@ impl Table {
     fn let_go(&mut self, node: NodeId) -> Step {
         let entry = self.entry(node);
         entry.busy = Some(Busy::Dropping);
+        let forgotten = std::mem::take(&mut entry.forgotten);
         let held = entry.held.take();
         self.held -= usize::from(held.is_some());
-        Step::Drop { node, held }
+        Step::Drop { node, held, forgotten }
     }
 
     /// Notes that nothing happens with an inode any more, if so.

@@ -92,13 +92,12 @@ impl Fs {
 
     /// The kernel has forgotten an inode. Memory is freed, and handles that a process before this one has left, if
     /// there were any, are gone.
-    pub(crate) fn forget(&self, node: NodeId) {
-        if self.leases.is_open(node) {
-            return;
+    pub(crate) fn forget(self: &Arc<Self>, node: NodeId) {
+        if !self.leases.is_open(node) {
+            self.cache.let_go(node);
         }
-        self.cache.let_go(node);
-        if self.generation > 1 && self.leases.held(node).is_none() {
-            self.link.kernel_forgot(node);
+        if self.generation > 1 {
+            self.drive(self.leases.forgotten(node));
         }
     }
 }

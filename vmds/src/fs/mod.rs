@@ -277,14 +277,19 @@ impl Fs {
                 Step::Released(done) => done(),
                 // Closing may wait for the storage.
                 Step::Discard(held) => self.close(held, || {}),
-                Step::Drop { node, held } => {
+                Step::Drop { node, held, forgotten } => {
                     let fs = Arc::clone(self);
                     let dropped = move || {
-                        fs.link.lease_dropped(node);
+                        match forgotten {
+                            true => fs.link.kernel_forgot(node),
+                            false => fs.link.lease_dropped(node),
+                        }
                         fs.drive(fs.leases.dropped(node));
                     };
                     match held {
                         Some(held) => self.close(held, dropped),
+                        // There may be very many at once, and there is nothing to close.
+                        None if forgotten => dropped(),
                         None => self.local.tidy(dropped),
                     }
                 }

@@ -85,6 +85,8 @@ pub(crate) enum Step {
         node: NodeId,
         /// Its descriptor.
         held: Option<Arc<Held>>,
+        /// Tell also that the kernel has forgotten the inode.
+        forgotten: bool,
     },
     /// Close a descriptor that has been replaced or recalled.
     Discard(Arc<Held>),

@@ -49,7 +49,8 @@ fn run(steps: Steps) -> Vec<String> {
         match step {
             Step::Ask { node, write, .. } => orders.push(format!("ask {node} {write}")),
             Step::CloseWrite { node } => orders.push(format!("close {node}")),
-            Step::Drop { node, .. } => orders.push(format!("drop {node}")),
+            Step::Drop { node, forgotten: false, .. } => orders.push(format!("drop {node}")),
+            Step::Drop { node, forgotten: true, .. } => orders.push(format!("forget {node}")),
             Step::Discard(_) => {}
             Step::Answer(done, granted) => done(granted),
             Step::Released(done) => done(),
@@ -217,6 +218,27 @@ fn handles_of_an_earlier_process_do_not_count() {
     assert_eq!(run(leases.release_unknown(other, true, log.closer("other"))), ["close 0:8"]);
     run(leases.closed(other));
     assert_eq!(log.take(), ["new None", "old closed", "new closed", "other"]);
+}
+
+#[test]
+fn what_the_kernel_has_forgotten_is_told_once_nothing_goes_on_with_it() {
+    let (leases, log) = (leases(), Log::default());
+    // Of what nothing is known, too: a process before this one may have had it open.
+    assert_eq!(run(leases.forgotten(OWN)), ["forget 0:7"]);
+    // What is asked for meanwhile is asked for afterwards.
+    assert!(run(leases.want(OWN, Want::Use { write: true }, log.waiter("used"))).is_empty());
+    assert_eq!(run(leases.dropped(OWN)), ["ask 0:7 true"]);
+    run(leases.answered(OWN, Ok(held_as(true, None))));
+    // The last handle of that process is closed, and the kernel forgets before the controller knows.
+    assert_eq!(run(leases.release_unknown(OWN, true, log.closer("closed"))), ["close 0:7"]);
+    assert!(run(leases.forgotten(OWN)).is_empty());
+    assert_eq!(run(leases.closed(OWN)), ["forget 0:7"]);
+    assert!(run(leases.dropped(OWN)).is_empty() && leases.0.lock().entries.is_empty());
+    // A handle of this process keeps its lease until it is closed.
+    run(leases.want(OWN, READ, log.waiter("open")));
+    run(leases.answered(OWN, Ok(held_as(false, None))));
+    assert!(run(leases.forgotten(OWN)).is_empty());
+    assert_eq!(run(leases.release(OWN, false, log.closer("-"))), ["forget 0:7"]);
 }
 
 #[test]

@@ -1,0 +1,188 @@
+//! Promise: what is open of an object store stays what it is while names go and controllers die.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use tests::s3::RequestKind;
+use tests::{Random, World, wait_until};
+
+use crate::help::{SOON, binaries, python};
+
+/// More than what is kept in the map.
+const SIZE: usize = 300_000;
+
+fn world() -> World {
+    World::start_on_objects(binaries())
+}
+
+/// Objects that were made so far.
+fn made(world: &World) -> BTreeSet<String> {
+    let requests = world.objects().requests();
+    let made = requests.into_iter().filter(|request| {
+        matches!(request.kind, RequestKind::PutObject | RequestKind::CompleteMultipartUpload)
+    });
+    made.map(|request| request.key).collect()
+}
+
+fn read_at(file: &File, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+fn await_nothing_staged(world: &World) {
+    let staged = || {
+        let files =
+            tests::run(std::process::Command::new("find").arg(world.backing_dir()).args(["-type", "f"]));
+        files.stdout
+    };
+    wait_until("nothing is in the staging directory", SOON, || staged().is_empty());
+}
+
+#[test]
+fn an_unlinked_file_keeps_its_bytes_for_all_who_have_it_open_and_is_never_stored() {
+    let world = world();
+    let root = world.mounted("a");
+    let path = root.join("file");
+    let mut random = Random::new(21);
+    let mut expected = random.bytes(SIZE);
+    fs::write(&path, &expected).unwrap();
+    await_nothing_staged(&world);
+    let stored = made(&world);
+    let early = File::open(&path).unwrap();
+    let writer = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let patch = random.bytes(5_000);
+    writer.write_all_at(&patch, 1_000).unwrap();
+    expected[1_000..6_000].copy_from_slice(&patch);
+    let late = File::open(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let more = random.bytes(70_000);
+    writer.write_all_at(&more, SIZE as u64).unwrap();
+    writer.sync_all().unwrap();
+    expected.extend_from_slice(&more);
+    for (name, file) in [("early", &early), ("late", &late), ("writer", &writer)] {
+        assert!(read_at(file, expected.len()) == expected, "{name}");
+        assert_eq!(file.metadata().unwrap().len(), expected.len() as u64, "{name}");
+    }
+    drop(writer);
+    // The kernel may have kept what it has read; another process of the VMDS has nothing.
+    world.vmds().kill();
+    fs::write("/proc/sys/vm/drop_caches", "1").unwrap();
+    for (name, file) in [("early", &early), ("late", &late)] {
+        assert!(read_at(file, expected.len()) == expected, "{name}, after the writer has closed");
+    }
+    drop((early, late));
+    await_nothing_staged(&world);
+    assert_eq!(made(&world), stored, "what has no name is not brought to the store");
+    wait_until("nothing of it is charged", SOON, || {
+        let usage = world.ctl_json(&["tenant", "show", "a"])["status"]["usage"].clone();
+        usage["bytes"] == 0 && usage["inodes"] == 1
+    });
+    world.ctl(&["check"]);
+}
+
+/// A program that has a file of a mount open, so that no controller that the test starts inherits it.
+struct Writer {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Writer {
+    /// Begins: each line that it is sent is an expression of Python, `f` is the open descriptor.
+    fn open(path: &Path, flags: &str) -> Self {
+        let program = format!(
+            "import os, sys\nf = os.open(sys.argv[1], {flags}, 0o644)\nprint('open', flush=True)\n\
+             for line in sys.stdin:\n    print(eval(line), flush=True)\n"
+        );
+        let mut command = python(Path::new("/"), &program);
+        command.arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (orders, answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let mut writer = Self { child, orders, answers };
+        assert_eq!(writer.hear(), "open");
+        writer
+    }
+
+    /// Evaluates an expression there.
+    fn does(&mut self, order: &str) -> String {
+        writeln!(self.orders, "{order}").unwrap();
+        self.hear()
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Ends it; it must have had no error.
+    fn end(self) {
+        let Self { mut child, orders, mut answers } = self;
+        drop(orders);
+        let mut rest = String::new();
+        answers.read_to_string(&mut rest).unwrap();
+        assert!(child.wait().unwrap().success() && rest.is_empty(), "{rest}");
+    }
+}
+
+#[test]
+fn a_kill_of_the_controller_loses_nothing_that_is_being_written() {
+    let mut world = world();
+    let root = world.mounted("a");
+    let old = Random::new(22).bytes(SIZE);
+    for name in ["patched", "untouched", "replaced"] {
+        fs::write(root.join(name), &old).unwrap();
+    }
+    await_nothing_staged(&world);
+    let mut fresh = Writer::open(&root.join("fresh"), "os.O_RDWR | os.O_CREAT");
+    let mut patched = Writer::open(&root.join("patched"), "os.O_RDWR");
+    let untouched = Writer::open(&root.join("untouched"), "os.O_RDWR");
+    let mut replaced = Writer::open(&root.join("replaced"), "os.O_WRONLY | os.O_TRUNC");
+    assert_eq!(fresh.does("os.write(f, b'1' * 100000)"), "100000");
+    assert_eq!(patched.does("os.pwrite(f, b'22', 10)"), "2");
+    assert_eq!(replaced.does("os.write(f, b'3' * 50)"), "50");
+    world.crash_controller();
+    // Half of what each does it does now; what was there is there.
+    assert_eq!(fresh.does("os.write(f, b'4' * 100000)"), "100000");
+    assert_eq!(fresh.does("os.fsync(f)"), "None");
+    assert_eq!(patched.does("os.pread(f, 4, 9)[1:3]"), "b'22'");
+    assert_eq!(patched.does("os.pwrite(f, b'55', 200000)"), "2");
+    assert_eq!(replaced.does("os.write(f, b'6' * 50)"), "50");
+    for writer in [fresh, patched, untouched, replaced] {
+        writer.end();
+    }
+    let mut expected = old.clone();
+    expected[10..12].copy_from_slice(b"22");
+    expected[200_000..200_002].copy_from_slice(b"55");
+    await_nothing_staged(&world);
+    fs::write("/proc/sys/vm/drop_caches", "1").unwrap();
+    let read = |name: &str| fs::read(root.join(name)).unwrap();
+    assert!(read("fresh") == [[b'1'; 100_000], [b'4'; 100_000]].concat());
+    assert!(read("patched") == expected && read("untouched") == old);
+    assert_eq!(read("replaced"), [[b'3'; 50], [b'6'; 50]].concat());
+    world.ctl(&["check"]);
+}
+
+#[test]
+fn what_a_killed_program_left_half_written_is_stored_by_the_next_controller() {
+    let mut world = world();
+    let root = world.mounted("a");
+    let mut writer = Writer::open(&root.join("file"), "os.O_RDWR | os.O_CREAT");
+    assert_eq!(writer.does("os.write(f, b'x' * 200000)"), "200000");
+    world.kill_controller();
+    // It dies while there is no controller: nobody hears that the file was closed.
+    writer.child.kill().unwrap();
+    world.start_controller();
+    world.await_mounts(1);
+    writer.child.wait().unwrap();
+    await_nothing_staged(&world);
+    assert!(fs::read(root.join("file")).unwrap() == vec![b'x'; 200_000]);
+    let bucket = world.bucket();
+    assert!(bucket.keys().iter().any(|key| bucket.info(key).unwrap().length == 200_000));
+    world.ctl(&["check"]);
+}
