@@ -35,6 +35,8 @@ pub enum Kind {
     Replay = 11,
     /// Bytes of a small file: ino.
     Contents = 12,
+    /// [`crate::record::LeaseLimit`]: share id.
+    LeaseLimit = 13,
 }
 
 fn start(tenant: TenantId, kind: Kind) -> Key {
@@ -148,6 +150,11 @@ pub fn parse_link(key: &[u8]) -> Option<(Ino, Ino)> {
 /// A grant of this owner.
 pub fn grant(owner: TenantId, share: ShareId) -> Key {
     push_u64(start(owner, Kind::Grant), share.0)
+}
+
+/// The limit of leases through a share of this owner.
+pub fn lease_limit(owner: TenantId, share: ShareId) -> Key {
+    push_u64(start(owner, Kind::LeaseLimit), share.0)
 }
 
 /// An injection into this grantee's tree.

@@ -50,6 +50,7 @@ impl Bench {
             credentials: CredentialsSpec::File { path: keys, profile: None },
             staging: None,
             ca_file: None,
+            lease_seconds: None,
         }
     }
 

@@ -96,7 +96,7 @@ pub(super) struct Written<'a> {
     pub(super) ino: Ino,
     pub(super) pool: Arc<Pool>,
     pub(super) store: ObjectStore,
-    number: PoolId,
+    pub(super) number: PoolId,
     /// Key of the backing file.
     key: String,
 }
@@ -142,19 +142,6 @@ impl Written<'_> {
             Layout::Stored(stored) => self.make(mtime, |file| self.download(stored, file)).map(Some),
             _ => self.make_empty(mtime).map(Some),
         }
-    }
-
-    /// A file without a name that has the bytes of an object, for those who cannot read the store themselves.
-    pub(super) fn copy(&self, stored: &StoredObject) -> Result<BackingFile> {
-        let copied = || {
-            let unfinished = self.unfinished();
-            self.pool.files.remove_object(&unfinished)?;
-            let file = self.pool.files.open_object(&unfinished, true, true)?;
-            self.pool.files.remove_object(&unfinished)?;
-            self.download(stored, &file)?;
-            Ok(file)
-        };
-        copied().map_err(io_refusal)
     }
 
     fn download(&self, stored: &StoredObject, into: &BackingFile) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::{Binaries, World};
-use crate::s3::S3Server;
+use crate::s3::{Authority, S3Options, S3Server, User};
 
 /// The bucket of the pool.
 pub(super) const BUCKET: &str = "vmds";
@@ -18,8 +18,22 @@ impl World {
     #[track_caller]
     pub fn start_on_objects(binaries: Binaries) -> Self {
         let mut world = Self::start_with(binaries, &[]);
-        let server = S3Server::with_bucket(BUCKET);
-        world.add_store(&server);
+        let server = S3Server::start(options());
+        world.add_store(&server, &[]);
+        world.objects = Some(server);
+        world
+    }
+
+    /// The same, where the object store speaks TLS.
+    #[track_caller]
+    pub fn start_on_objects_over_tls(binaries: Binaries) -> Self {
+        let authority = Authority::new();
+        let mut world = Self::start_with(binaries, &[]);
+        let trusted = world.dir().join("trusted.pem");
+        fs::write(&trusted, authority.pem()).expect("write a certificate");
+        let trusted = trusted.to_str().expect("test paths are text");
+        let server = S3Server::start(options().tls(authority.serve_as("127.0.0.1")));
+        world.add_store(&server, &["--ca-file", trusted]);
         world.objects = Some(server);
         world
     }
@@ -33,7 +47,7 @@ impl World {
         self.objects.as_ref().expect("this world has no object store")
     }
 
-    fn add_store(&self, server: &S3Server) {
+    fn add_store(&self, server: &S3Server, more: &[&str]) {
         let credentials = self.dir().join("credentials");
         let text = "[default]\naws_access_key_id = root\naws_secret_access_key = root-secret\n";
         let options = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&credentials);
@@ -42,6 +56,11 @@ impl World {
         let (bucket, credentials) = (format!("{BUCKET}/{PREFIX}"), format!("file:{}", credentials.display()));
         let endpoint = server.endpoint();
         let to_bucket = ["pool", "add", POOL, "--s3", &bucket, "--endpoint", &endpoint, "--path-style"];
-        self.ctl(&[&to_bucket[..], &["--credentials", &credentials]].concat());
+        self.ctl(&[&to_bucket[..], &["--credentials", &credentials], more].concat());
     }
+}
+
+/// A bucket, and who may do everything in it.
+fn options() -> S3Options {
+    S3Options::new().bucket(BUCKET).user(User::new("root", "root-secret").may_do_all())
 }
