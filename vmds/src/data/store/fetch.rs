@@ -106,10 +106,8 @@ async fn attempt(object: &Arc<Object>, range: &Range<u64>) -> Result<Vec<u8>, Fe
     let connections = object.connections();
     // Waiting for a connection of one's own is no sign of a slow store.
     let first = connections.get(object.node()).await?;
-    let second = || {
-        let room = connections.has_room();
-        room.then(|| async { ask(connections.get(object.node()).await?, object, range).await })
-    };
+    let again = async { ask(connections.get(object.node()).await?, object, range).await };
+    let second = || connections.has_room().then_some(again);
     let (response, connection) = connections.hedge.race(ask(first, object, range), second).await?;
     let bytes = body(response.into_body(), range.end - range.start).await?;
     connection.give_back();
