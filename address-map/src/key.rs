@@ -37,6 +37,8 @@ pub enum Kind {
     Contents = 12,
     /// [`crate::sums`] of an object that has the bytes of a file: ino, block.
     Sums = 13,
+    /// [`crate::record::LeaseLimit`]: share id.
+    LeaseLimit = 14,
 }
 
 fn start(tenant: TenantId, kind: Kind) -> Key {
@@ -150,6 +152,11 @@ pub fn parse_link(key: &[u8]) -> Option<(Ino, Ino)> {
 /// A grant of this owner.
 pub fn grant(owner: TenantId, share: ShareId) -> Key {
     push_u64(start(owner, Kind::Grant), share.0)
+}
+
+/// The limit of leases through a share of this owner.
+pub fn lease_limit(owner: TenantId, share: ShareId) -> Key {
+    push_u64(start(owner, Kind::LeaseLimit), share.0)
 }
 
 /// An injection into this grantee's tree.

@@ -11,9 +11,10 @@ use std::time::SystemTime;
 use address_map::attr::FileKind;
 use address_map::ids::{PoolId, ShardId, ShareId, TenantId};
 use address_map::name::LogicalPath;
-use address_map::record::{Quota, Rights, Usage};
+use address_map::record::{LeaseLimit, Quota, Rights, Usage};
 use thiserror::Error;
 
+use crate::audit::Dropped;
 use crate::metrics::Forgeries;
 use crate::resource::{MountFlags, PoolSpec, S3Capabilities};
 
@@ -51,6 +52,8 @@ pub struct Services {
     pub pools: Arc<dyn PoolService>,
     /// What VMDSes were refused that no honest one asks for.
     pub forgeries: Forgeries,
+    /// Entries that the audit log lacks.
+    pub audit_dropped: Dropped,
 }
 
 /// What the address map keeps about a tenant as a whole.
@@ -89,6 +92,8 @@ pub struct GrantOrder {
     pub rights: Rights,
     /// Not valid at or after this time.
     pub expires: Option<SystemTime>,
+    /// For how long addresses lead somewhere that are given out through it; `None`: as the pool says.
+    pub leases: Option<LeaseLimit>,
 }
 
 /// What came of granting. What the owner did wrong is an error; what stands in the way at the grantee is here,
@@ -193,7 +198,7 @@ pub trait MapService: Send + Sync + 'static {
     /// Whether the owner has something under this path that it may share; asked before anybody looks at the grantee.
     fn shareable(&self, owner: TenantId, path: &LogicalPath) -> Result<(), ServiceError>;
 
-    /// Grants a share. Asked again for the same number: changes rights and expiry, and answers where the share is
+    /// Grants a share. Asked again for the same number: changes rights, expiry and limit, and answers where the share is
     /// now, whatever `target` says.
     fn grant(&self, order: &GrantOrder) -> Result<GrantOutcome, ServiceError>;
 

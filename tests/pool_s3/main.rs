@@ -51,6 +51,7 @@ impl Bench {
             credentials: CredentialsSpec::File { path: keys, profile: None },
             staging: None,
             ca_file: None,
+            lease_seconds: None,
         }
     }
 

@@ -30,7 +30,17 @@ async fn add(run: &Run, arguments: PoolArguments) -> Result<(), CliError> {
 /// The spec that was typed, and where that is.
 fn wanted(arguments: PoolArguments) -> Result<(Value, String), CliError> {
     let PoolArguments {
-        posix, host, s3, endpoint, region, path_style, credentials, staging, ca_file, ..
+        posix,
+        host,
+        s3,
+        endpoint,
+        region,
+        path_style,
+        credentials,
+        staging,
+        ca_file,
+        lease_seconds,
+        ..
     } = arguments;
     if let Some(posix) = posix {
         let path = full(&posix)?;
@@ -53,6 +63,7 @@ fn wanted(arguments: PoolArguments) -> Result<(Value, String), CliError> {
         credentials,
         staging: full_path(staging)?.map(Into::into),
         ca_file: full_path(ca_file)?.map(Into::into),
+        lease_seconds,
     };
     Ok((json!({"s3": to_value(&spec)}), spec.url()))
 }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Context;
+use crate::audit::Dropped;
 use crate::metrics::Forgeries;
 use crate::resource::{
     Kind, Manifest, Object, Pool, PoolSpec, Resource, ResourceType, S3Capabilities, Tenant, Truth,
@@ -237,6 +238,7 @@ impl Fixture {
             mounts: Arc::clone(&self.mounts) as _,
             pools: Arc::new(FakePools(Arc::clone(&self.calls))),
             forgeries: Forgeries::default(),
+            audit_dropped: Dropped::default(),
         }
     }
 

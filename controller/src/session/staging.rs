@@ -128,7 +128,7 @@ pub(super) struct Written<'a> {
     pub(super) ino: Ino,
     pub(super) pool: Arc<Pool>,
     pub(super) store: ObjectStore,
-    number: PoolId,
+    pub(super) number: PoolId,
     /// Key of the backing file.
     key: String,
 }
@@ -265,19 +265,6 @@ impl Written<'_> {
             }
         };
         resize().map_err(io_refusal)
-    }
-
-    /// A file without a name that has the bytes of an object, for those who cannot read the store themselves.
-    pub(super) fn copy(&self, stored: &StoredObject) -> Result<BackingFile> {
-        let copied = || {
-            let unfinished = self.unfinished();
-            self.pool.files.remove_object(&unfinished)?;
-            let file = self.pool.files.open_object(&unfinished, true, true)?;
-            self.pool.files.remove_object(&unfinished)?;
-            self.fetch(stored, &[], 0..stored.size, &file)?;
-            Ok(file)
-        };
-        copied().map_err(io_refusal)
     }
 
     /// Copies bytes of an object to the same place of a file, and proves that they are those that were uploaded.

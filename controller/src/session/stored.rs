@@ -2,9 +2,7 @@
 //! on other threads, while the session goes on.
 
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use address_map::attr::AttrChange;
 use address_map::error::{MapError, Refusal, Result};
@@ -12,19 +10,19 @@ use address_map::ids::{Ino, NodeId, TenantId};
 use address_map::map::Tree;
 use address_map::namespace::replay::{self, Origin};
 use address_map::namespace::{attr, contents, lookup, object, xattr};
-use address_map::record::{Change, Inode, Layout, StoredObject};
-use address_map::wire::{Address, Answer, Call, Lease, Near, Source};
+use address_map::record::{Change, Inode, Layout};
+use address_map::wire::{Answer, Call, Lease, Near, Source};
 
 use tokio::runtime::Handle;
 
+use super::addresses::lent;
 use super::scope::Scope;
 use super::serve::{Asked, Outcome};
 use super::staging::{Pace, Progress, WORKING_AFTER, Written, look_at};
 use super::{DataPlane, Session, Touched, io_refusal};
+use crate::audit::Access;
+use crate::pool::s3::S3Error;
 use crate::pool::set_mtime;
-
-/// For how long an address that was given out leads to an object.
-const ADDRESS_VALID: Duration = Duration::from_secs(60);
 
 impl DataPlane {
     /// Answers a call about the bytes of a file of an object store. A call about something else is left to the caller,
@@ -204,24 +202,13 @@ impl DataPlane {
         if !inode.dirty {
             return match &inode.layout {
                 Layout::Small { .. } => {
-                    addressed(Source::Inline(contents::small(&scope.tree.view(), scope.ino)?))
+                    let bytes = contents::small(&scope.tree.view(), scope.ino)?;
+                    self.audit.note(lent(session, scope, written.number, Access::Bytes));
+                    addressed(Source::Inline(bytes))
                 }
-                // Only this process speaks TLS.
-                Layout::Stored(_) if written.store.s3.endpoint().tls && pace == Pace::Quick => Ok(None),
-                Layout::Stored(stored) if written.store.s3.endpoint().tls => {
-                    let attr = self.present(scope.file(scope.ino), inode);
-                    let copy = written.copy(stored)?;
-                    let lease = Lease {
-                        write: false,
-                        backing: None,
-                        floating: true,
-                        remote: copy.is_remote(),
-                        alone: true,
-                        near: None,
-                    };
-                    Ok(Some(Outcome::unchanged(Answer::Leased { attr, lease }).with_descriptor(copy)))
+                Layout::Stored(stored) => {
+                    addressed(Source::Address(self.address_of(session, scope, written, stored)?))
                 }
-                Layout::Stored(stored) => addressed(Source::Address(address_of(written, stored)?)),
                 _ => addressed(Source::Inline(Vec::new())),
             };
         }
@@ -239,6 +226,8 @@ impl DataPlane {
                 if write { filled } else { written.open(false)?.ok_or(Refusal::Io)? }
             }
         };
+        let access = if write { Access::Write } else { Access::Read };
+        self.audit.note(lent(session, scope, written.number, access));
         let attr = self.present(scope.file(scope.ino), inode);
         let (remote, alone) =
             (descriptor.is_remote(), !self.leases.is_written_by_others(scope.file(scope.ino), session.id));
@@ -381,8 +370,13 @@ impl DataPlane {
         let scope = self.need_file(session, node)?;
         let inode = lookup::inode(&scope.tree.view(), scope.ino)?;
         let (_, _, store) = self.store_of(&inode).ok_or(Refusal::NotSupported)?;
-        let socket = store.runtime.wait_for(store.s3.connect()).map_err(io_refusal)?;
-        Ok(Some(Outcome::unchanged(Answer::Connected).with_descriptor(OwnedFd::from(socket).into())))
+        let socket = match store.runtime.wait_for(store.s3.connect(&session.relays)) {
+            Ok(socket) => socket,
+            // It has those that it was given, and can use them again.
+            Err(S3Error::TooMany) => return Err(Refusal::Busy.into()),
+            Err(error) => return Err(io_refusal(error.into())),
+        };
+        Ok(Some(Outcome::unchanged(Answer::Connected).with_descriptor(socket.into())))
     }
 
     /// What was written and is not in the store yet goes there on another thread; it is the truth meanwhile.
@@ -465,24 +459,4 @@ fn about_bytes(call: &Call) -> Option<NodeId> {
         Call::Setattr { node, change, .. } if change.size.is_some() || change.mtime.is_some() => Some(*node),
         _ => None,
     }
-}
-
-/// A lease of an object: it ends by itself, and leads to nothing else.
-fn address_of(written: &Written<'_>, stored: &StoredObject) -> Result<Address> {
-    let sums = contents::sums(&written.tree.view(), written.ino, 0)?;
-    let StoredObject { object, etag, size } = stored;
-    let signed =
-        written.store.wait(async |s3| s3.sign_get_matching(&object.key, etag, None, ADDRESS_VALID).await);
-    let signed = signed.map_err(io_refusal)?;
-    let mut headers = signed.headers;
-    headers.push(("Host".to_owned(), written.store.s3.endpoint().host.clone()));
-    Ok(Address {
-        pool: object.pool.0,
-        target: signed.path_and_query,
-        headers,
-        etag: etag.clone(),
-        size: *size,
-        valid_ms: ADDRESS_VALID.as_millis() as u32,
-        sums,
-    })
 }

@@ -21,9 +21,12 @@ mod objects;
 mod plain;
 mod presign;
 mod probe;
+mod relay;
 mod runtime;
 mod settings;
 mod stale;
+mod tls;
+mod trust;
 mod upload;
 
 use std::fmt;
@@ -40,6 +43,7 @@ pub use multipart::{part_size, parts};
 pub use new_object::{Base, NewObject, Uploaded};
 pub use objects::{Listed, Page};
 pub use presign::SignedGet;
+pub use relay::Relays;
 pub use runtime::S3Runtime;
 pub use settings::{Endpoint, S3Settings};
 pub use upload::WHOLE_MAX;
@@ -48,6 +52,8 @@ use crate::resource::EtagForm;
 pub use crate::resource::S3Capabilities as Capabilities;
 use clock::ClockWatch;
 use credentials::Keyring;
+use tls::Tls;
+use trust::Trust;
 
 /// Transfers of one pool at the same time; each holds about a megabyte.
 const TRANSFERS_MAX: usize = 16;
@@ -60,6 +66,8 @@ pub struct S3Pool {
     settings: Arc<S3Settings>,
     keyring: Arc<Keyring>,
     client: Client,
+    /// How VMDSes reach it; `None`: without TLS.
+    tls: Option<Arc<Tls>>,
     clock: ClockWatch,
     known: Arc<RwLock<Known>>,
     turns: Arc<Semaphore>,
@@ -91,10 +99,16 @@ impl S3Pool {
     /// [`S3Error::Credentials`], [`S3Error::Invalid`]: sentences for people.
     pub fn open(settings: S3Settings) -> Result<Self, S3Error> {
         make_private(&settings.staging)?;
+        let trust = Trust::read(settings.ca_file.as_deref())?;
+        let tls = match settings.endpoint.tls {
+            true => Some(Arc::new(Tls::new(&settings.endpoint, &trust)?)),
+            false => None,
+        };
         let (keyring, clock) =
             (Arc::new(Keyring::open(settings.credentials.clone())?), ClockWatch::default());
         Ok(Self {
-            client: client::build(&settings, keyring.clone(), clock.clone())?,
+            client: client::build(&settings, &trust, keyring.clone(), clock.clone())?,
+            tls,
             settings: Arc::new(settings),
             keyring,
             clock,

@@ -10,6 +10,8 @@ use crate::resource::{CredentialsSpec, S3Spec};
 
 /// The region of an endpoint that was named without one; such endpoints seldom care.
 const DEFAULT_REGION: &str = "us-east-1";
+/// For how long addresses lead to their objects, unless told otherwise, in seconds.
+const DEFAULT_LEASE: u32 = 60;
 
 /// What an S3 pool is opened with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct S3Settings {
     pub staging: PathBuf,
     /// Certificates (PEM) that sign the endpoint's; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
+    /// For how long an address that is given out leads to its object.
+    pub lease: Duration,
     /// How long one request may take, beside the time its bytes need.
     pub patience: Duration,
 }
@@ -50,6 +54,7 @@ impl S3Settings {
             credentials: spec.credentials.clone(),
             staging: spec.staging.clone().unwrap_or(staging),
             ca_file: spec.ca_file.clone(),
+            lease: Duration::from_secs(spec.lease_seconds.unwrap_or(DEFAULT_LEASE).into()),
             patience,
         })
     }
@@ -60,7 +65,7 @@ impl S3Settings {
     }
 
     /// The bucket's name for a key of the pool.
-    pub(super) fn full_key(&self, key: &str) -> String {
+    pub(crate) fn full_key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
 }
