@@ -25,6 +25,7 @@ mod metadata;
 mod mounting;
 mod names;
 mod objects;
+mod pool_check;
 mod posix;
 mod privileges;
 mod programs;

@@ -15,6 +15,12 @@ pub fn tenant_prefix(tenant: TenantId) -> String {
     format!("{:08x}", tenant.0)
 }
 
+/// Whose objects' keys begin with a directory of this name; `None`: nobody's.
+pub fn parse_tenant_prefix(name: &str) -> Option<TenantId> {
+    let tenant = TenantId(u32::from_str_radix(name, 16).ok()?);
+    (tenant_prefix(tenant) == name).then_some(tenant)
+}
+
 /// The object of a new file: opaque, unique for ever because inode numbers are never reused.
 pub fn address(tenant: TenantId, pool: PoolId, ino: Ino) -> ObjectRef {
     ObjectRef {
@@ -41,9 +47,33 @@ pub fn stored_address(tenant: TenantId, pool: PoolId, ino: Ino, version: u128) -
     ObjectRef { pool, key: format!("{key}{VERSION_MARK}{version:032x}") }
 }
 
-/// Whether an address is that of an immutable object, and not that of a backing file.
+/// The file that an object of an object store was made for; `None`: it is not one's.
+pub fn parse_stored_address(key: &str) -> Option<(TenantId, Ino)> {
+    let (file, version) = key.split_once(VERSION_MARK)?;
+    let number = u128::from_str_radix(version, 16).ok()?;
+    if format!("{number:032x}") != version {
+        return None;
+    }
+    parse_address(file)
+}
+
+/// What the address of an object begins with that nobody here has made; then comes its key in the bucket, whole. No key
+/// of ours begins like that.
+const ADOPTED_MARK: char = '/';
+
+/// The address of an object that was in a pool's bucket before, under a key of its own.
+pub fn adopted_address(pool: PoolId, key: &str) -> ObjectRef {
+    ObjectRef { pool, key: format!("{ADOPTED_MARK}{key}") }
+}
+
+/// The key in the bucket of an object that was there before; `None`: it is one of ours.
+pub fn adopted_key(object: &ObjectRef) -> Option<&str> {
+    object.key.strip_prefix(ADOPTED_MARK)
+}
+
+/// Whether an address is that of an immutable object that was made here, and not that of a backing file.
 pub fn is_stored(object: &ObjectRef) -> bool {
-    object.key.contains(VERSION_MARK)
+    object.key.contains(VERSION_MARK) && adopted_key(object).is_none()
 }
 
 /// What a backing file says about itself.

@@ -291,6 +291,11 @@ impl DataPlane {
         Ok(())
     }
 
+    /// An object that is noted as what is to be deleted can be deleted now.
+    pub(crate) fn delete_soon(&self, tenant: TenantId, object: ObjectRef) {
+        self.sweeper.hint(tenant, object);
+    }
+
     /// An inode has been removed for good: its object can go.
     pub(crate) fn removed_for_good(&self, tree: &Tree, inode: &Inode) {
         if let Layout::Object(object) = &inode.layout {

@@ -54,9 +54,12 @@ impl S3Settings {
         })
     }
 
-    /// The bucket's name for a key of the pool.
-    pub(super) fn full_key(&self, key: &str) -> String {
-        format!("{}{key}", self.prefix)
+    /// The bucket's name for a key of the pool; of one that begins with '/', what follows.
+    pub fn full_key(&self, key: &str) -> String {
+        match key.strip_prefix('/') {
+            Some(whole) => whole.to_owned(),
+            None => format!("{}{key}", self.prefix),
+        }
     }
 }
 
