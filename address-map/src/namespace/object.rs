@@ -202,16 +202,34 @@ pub fn keep(txn: &mut Txn<'_>, object: &ObjectRef) {
     txn.delete(key::garbage(txn.tenant(), object));
 }
 
-/// Up to `most` objects that are no longer needed at `now`.
-pub fn garbage<R: Records>(records: &R, now: Timestamp, most: usize) -> Result<Vec<ObjectRef>> {
-    let mut found = Vec::new();
-    records.scan_prefix(&key::kind_prefix(records.tenant(), key::Kind::Garbage), &mut |key, value| {
-        if decode::<Garbage>(key, value)?.not_before <= now {
-            found.extend(key::parse_garbage(key));
+/// A piece of the list of objects that are no longer needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    /// Objects that can be deleted.
+    pub objects: Vec<ObjectRef>,
+    /// Where the next piece begins; `None`: that was all.
+    pub next: Option<key::Key>,
+}
+
+/// Notes that are looked at for one piece: most of them may be of times to come.
+const NOTES_AT_ONCE: usize = 64 * 1024;
+
+/// Up to `most` objects that are no longer needed at `now`. `from`: [`Due::next`] of the piece before.
+pub fn garbage<R: Records>(records: &R, now: Timestamp, from: Option<&key::Key>, most: usize) -> Result<Due> {
+    let notes = key::kind_prefix(records.tenant(), key::Kind::Garbage);
+    let (mut due, mut seen) = (Due::default(), 0);
+    records.scan(from.unwrap_or(&notes), key::after_prefix(&notes).as_deref(), &mut |key, value| {
+        if due.objects.len() == most || seen == NOTES_AT_ONCE {
+            due.next = Some(key::Key::from_slice(key));
+            return Ok(false);
         }
-        Ok(found.len() < most)
+        seen += 1;
+        if decode::<Garbage>(key, value)?.not_before <= now {
+            due.objects.extend(key::parse_garbage(key));
+        }
+        Ok(true)
     })?;
-    Ok(found)
+    Ok(due)
 }
 
 /// Notes that an object has been deleted from its pool.
