@@ -1,5 +1,6 @@
 //! What the control plane asks of the address map: tenants, shares, locations, checks.
 
+mod pool_check;
 mod pools;
 mod sharing;
 

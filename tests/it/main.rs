@@ -33,6 +33,7 @@ mod objects_open;
 mod objects_room;
 mod objects_slow;
 mod objects_stolen;
+mod pool_check;
 mod posix;
 mod privileges;
 mod programs;

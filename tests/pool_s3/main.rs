@@ -5,6 +5,7 @@
 mod addresses;
 mod controlled;
 mod failures;
+mod garbage;
 mod making;
 mod objects;
 mod probing;

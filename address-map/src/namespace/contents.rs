@@ -1,6 +1,6 @@
 //! Bytes of files of an object store: small ones in a record of their own, others in one immutable object each.
 
-use super::object::{BackingFacts, collect_keys, discard_after, keep, need_file};
+use super::object::{BackingFacts, adopted_key, collect_keys, discard_after, keep, need_file};
 use crate::attr::Timestamp;
 use crate::error::Result;
 use crate::ids::{Ino, PoolId};
@@ -93,6 +93,8 @@ pub fn put(
 pub(super) fn discard_current(txn: &mut Txn<'_>, ino: Ino, layout: &Layout) -> Result<()> {
     match layout {
         Layout::Small { .. } => txn.delete(key::contents(txn.tenant(), ino)),
+        // What was there before belongs to somebody else.
+        Layout::Stored(StoredObject { object, .. }) if adopted_key(object).is_some() => {}
         Layout::Stored(StoredObject { object, .. }) => {
             // Somebody may still be reading it with an address given out before.
             let not_before = later(txn.now(), GRACE_SECONDS);

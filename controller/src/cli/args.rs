@@ -235,6 +235,17 @@ pub(super) enum PoolCommand {
         /// Its name.
         name: String,
     },
+    /// Compare a bucket with the address map, both ways, while both are in use; exits with 1 if they do not agree.
+    Check {
+        /// Its name.
+        name: String,
+        /// Objects that are younger are not taken for orphans.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
+        grace: Duration,
+        /// Have the objects deleted that VMDS has made and nothing leads to.
+        #[arg(long)]
+        repair: bool,
+    },
 }
 
 /// A pool to add.

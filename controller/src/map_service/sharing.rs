@@ -7,7 +7,7 @@ use address_map::attr::{Caller, FileKind};
 use address_map::error::{MapError, Refusal};
 use address_map::ids::{Ino, NodeId, ShareId, Slot, TenantId};
 use address_map::map::Tree;
-use address_map::name::LogicalPath;
+use address_map::name::{LogicalPath, Name};
 use address_map::namespace::{create, lookup, share};
 use address_map::record::{Entry, Injection};
 use address_map::wire::Stale;
@@ -58,15 +58,7 @@ impl PlaneServices {
     }
 
     pub(super) fn path_of(&self, tree: &Tree, injection: &Injection) -> Result<LogicalPath, MapError> {
-        let mut names = vec![injection.name.clone()];
-        let mut at = injection.parent;
-        while at != Ino::ROOT {
-            let parent = lookup::inode(&tree.view(), at)?.parent;
-            names.push(lookup::name_of(&tree.view(), parent, at)?);
-            at = parent;
-        }
-        names.reverse();
-        Ok(LogicalPath::from_names(names))
+        path_to(tree, injection.parent, injection.name.clone())
     }
 
     /// Takes a share back: see [`crate::services::MapService::revoke`].
@@ -165,6 +157,18 @@ impl PlaneServices {
             refusal => Ok(GrantOutcome::Refused(format!("{}: {refusal}", order.target))),
         }
     }
+}
+
+/// The path of a name of a directory, found by looking through the directories above.
+pub(super) fn path_to(tree: &Tree, parent: Ino, name: Name) -> Result<LogicalPath, MapError> {
+    let (mut names, mut at) = (vec![name], parent);
+    while at != Ino::ROOT {
+        let parent = lookup::inode(&tree.view(), at)?.parent;
+        names.push(lookup::name_of(&tree.view(), parent, at)?);
+        at = parent;
+    }
+    names.reverse();
+    Ok(LogicalPath::from_names(names))
 }
 
 /// What a path of the owner leads to, if it can be shared.

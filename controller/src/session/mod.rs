@@ -309,6 +309,11 @@ impl DataPlane {
         Ok(())
     }
 
+    /// An object that is noted as what is to be deleted can be deleted now.
+    pub(crate) fn delete_soon(&self, tenant: TenantId, object: ObjectRef) {
+        self.sweeper.hint(tenant, object);
+    }
+
     /// An inode has been removed for good: its backing file can go. Of an object store only what was being written has
     /// one; an object goes later, when nobody can be reading it any more.
     pub(crate) fn removed_for_good(&self, tree: &Tree, ino: Ino, inode: &Inode) {

@@ -6,9 +6,11 @@
 //!
 //! Credentials are read here and stay here: no status, log, error or `Debug` shows them or anything signed with them.
 //!
-//! Keys are given without the pool's prefix.
+//! Keys are given without the pool's prefix. One that begins with '/' is, behind that, a whole key of the bucket: of an
+//! object that was there before ([`address_map::namespace::object::adopted_address`]).
 
 mod body;
+mod browse;
 mod client;
 mod clock;
 mod connect;
@@ -38,6 +40,7 @@ use aws_sdk_s3::Client;
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use browse::{Findings, Found, SEPARATOR, Span};
 pub use error::S3Error;
 pub use multipart::{part_size, parts};
 pub use new_object::{Base, NewObject, Uploaded};

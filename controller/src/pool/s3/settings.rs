@@ -64,9 +64,12 @@ impl S3Settings {
         format!("{}/{}", self.bucket, encoded(&self.full_key(key)))
     }
 
-    /// The bucket's name for a key of the pool.
-    pub(crate) fn full_key(&self, key: &str) -> String {
-        format!("{}{key}", self.prefix)
+    /// The bucket's name for a key of the pool; of one that begins with '/', what follows.
+    pub fn full_key(&self, key: &str) -> String {
+        match key.strip_prefix('/') {
+            Some(whole) => whole.to_owned(),
+            None => format!("{}{key}", self.prefix),
+        }
     }
 }
 
