@@ -92,14 +92,15 @@ impl PlaneServices {
     fn range(&self, offset: u64, length: u64, object: &ObjectRef) -> Result<GlobalRange, ServiceError> {
         let pool = self.plane.pools.get(object.pool).map_err(internal)?;
         let name = self.pool_names.get(&object.pool).map(|name| name.clone()).unwrap_or_default();
-        let path: PathBuf = pool.files.directory().join(&object.key);
+        // An object is in its store, and in no file of this machine.
+        let is_file = !object::is_stored(object);
         Ok(GlobalRange {
             offset,
             length,
             pool: name,
             key: object.key.clone(),
-            path: Some(path),
-            host: Some(pool.files.host().to_owned()),
+            path: is_file.then(|| pool.files.directory().join(&object.key)),
+            host: is_file.then(|| pool.files.host().to_owned()),
         })
     }
 }

@@ -9,7 +9,7 @@ use std::thread;
 
 use tests::{mounts_under, snapshot, tree, wait_until};
 
-use crate::help::{SOON, names, world};
+use crate::help::{SOON, Writer, names, world};
 
 /// Makes one of everything; each call has returned when this returns.
 fn work(dir: &Path, round: u32) {
@@ -171,12 +171,12 @@ fn what_was_open_and_unlinked_when_the_controller_died_is_cleaned_up() {
     let dir = world.mount("alice");
     let free = |dir: &Path| rustix::fs::statvfs(dir).map(|s| s.f_bavail * s.f_frsize);
     let all = free(&dir).unwrap();
-    let file = File::create(dir.join("gone")).unwrap();
-    file.write_all_at(&[1; 1 << 20], 0).unwrap();
+    let mut file = Writer::open(&dir.join("gone"), "os.O_WRONLY | os.O_CREAT");
+    assert_eq!(file.does("os.write(f, b'1' * 1048576)"), "1048576");
     fs::remove_file(dir.join("gone")).unwrap();
     assert_eq!(free(&dir).unwrap(), all - (1 << 20));
     world.crash_controller();
-    drop(file);
+    file.end();
     wait_until("the space comes back", SOON, || free(&dir) == Ok(all));
     world.ctl(&["check"]);
 }

@@ -35,23 +35,30 @@ struct Known {
 }
 
 /// What becomes of an attack.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Outcome {
-    Answered(Result<Answer, Refusal>),
+    Granted,
+    Refused(Refusal),
     Ended,
+}
+
+impl From<Result<Answer, Refusal>> for Outcome {
+    fn from(answer: Result<Answer, Refusal>) -> Self {
+        answer.map_or_else(Self::Refused, |_| Self::Granted)
+    }
 }
 
 /// Says one thing that no honest VMDS says.
 type Attack = fn(&mut Captured, &Known) -> Outcome;
 
 fn ask(vmds: &mut Captured, call: Call) -> Outcome {
-    Outcome::Answered(vmds.ask(call))
+    vmds.ask(call).into()
 }
 
 fn change(vmds: &mut Captured, place: u16, call: Call) -> Outcome {
     let (id, origin) = (vmds.next_id(), RequestOrigin { unique: 4, place, repeated: false });
     vmds.say(&ToController::Change { id, origin, call });
-    Outcome::Answered(vmds.answer_to(id))
+    vmds.answer_to(id).into()
 }
 
 /// Sends bytes and waits for the end of the link.
@@ -80,37 +87,34 @@ fn make(parent: NodeId) -> Call {
     Call::Make { parent, name: name(), caller, mode: NewMode::exactly(0o644), what: Make::File }
 }
 
+const UNKNOWN: Outcome = Outcome::Refused(Refusal::NotFound);
+const INVALID: Outcome = Outcome::Refused(Refusal::Invalid);
+
 /// Each is told as the kind that is named with it, and comes to the end that is named with it.
-const ATTACKS: [(&str, Result<(), Refusal>, Attack); 14] = [
-    ("node", Err(Refusal::NotFound), |vmds, known| ask(vmds, Call::Getattr { node: known.private })),
-    ("node", Err(Refusal::NotFound), |vmds, known| ask(vmds, Call::List { node: known.private, after: 0 })),
-    ("node", Err(Refusal::NotFound), |vmds, known| {
-        ask(vmds, Call::Lease { node: known.private, write: true, fill: true })
-    }),
-    ("node", Err(Refusal::NotFound), |vmds, known| {
-        change(vmds, 0, make(NodeId::new(known.root.slot(), Ino::ROOT)))
-    }),
-    ("node", Err(Refusal::NotFound), |vmds, known| {
+const ATTACKS: [(&str, Outcome, Attack); 14] = [
+    ("node", UNKNOWN, |vmds, known| ask(vmds, Call::Getattr { node: known.private })),
+    ("node", UNKNOWN, |vmds, known| ask(vmds, Call::List { node: known.private, after: 0 })),
+    ("node", UNKNOWN, |vmds, known| ask(vmds, Call::Lease { node: known.private, write: true, fill: true })),
+    ("node", UNKNOWN, |vmds, known| change(vmds, 0, make(NodeId::new(known.root.slot(), Ino::ROOT)))),
+    ("node", UNKNOWN, |vmds, known| {
         change(vmds, 0, Call::Link { node: known.private, parent: NodeId::ROOT, name: name() })
     }),
-    ("node", Err(Refusal::NotFound), |vmds, known| {
+    ("node", UNKNOWN, |vmds, known| {
         ask(vmds, Call::Sync { node: NodeId::new(known.root.slot(), NEVER_MADE) })
     }),
-    ("node", Err(Refusal::NotFound), |vmds, _| {
-        ask(vmds, Call::Getattr { node: NodeId::new(Slot::OWN, NEVER_MADE) })
-    }),
-    ("slot", Err(Refusal::NotFound), |vmds, known| {
+    ("node", UNKNOWN, |vmds, _| ask(vmds, Call::Getattr { node: NodeId::new(Slot::OWN, NEVER_MADE) })),
+    ("slot", UNKNOWN, |vmds, known| {
         ask(vmds, Call::Getattr { node: NodeId::new(Slot(u16::MAX), known.root.ino()) })
     }),
-    ("request", Err(Refusal::Invalid), |vmds, _| change(vmds, 0, Call::Getattr { node: NodeId::ROOT })),
-    ("request", Err(Refusal::Invalid), |vmds, _| change(vmds, u16::MAX, make(NodeId::ROOT))),
-    ("frame", Ok(()), |vmds, _| send(vmds, &[0xff; 40])),
-    ("frame", Ok(()), |vmds, _| send(vmds, &vec![0; FRAME_MAX + 1])),
-    ("frame", Ok(()), |vmds, _| {
+    ("request", INVALID, |vmds, _| change(vmds, 0, Call::Getattr { node: NodeId::ROOT })),
+    ("request", INVALID, |vmds, _| change(vmds, u16::MAX, make(NodeId::ROOT))),
+    ("frame", Outcome::Ended, |vmds, _| send(vmds, &[0xff; 40])),
+    ("frame", Outcome::Ended, |vmds, _| send(vmds, &vec![0; FRAME_MAX + 1])),
+    ("frame", Outcome::Ended, |vmds, _| {
         let hello = Hello { protocol_min: PROTOCOL_MIN, protocol_max: PROTOCOL_MAX, software: "x".into() };
         send(vmds, &frame(&ToController::Hello(hello)))
     }),
-    ("frame", Ok(()), |vmds, _| {
+    ("frame", Outcome::Ended, |vmds, _| {
         let zero = fs::File::open("/dev/zero").unwrap();
         vmds.send(&frame(&ToController::Resumed), &[zero.as_fd(), zero.as_fd()]).unwrap();
         await_end(vmds)
@@ -145,7 +149,7 @@ fn what_no_honest_vmds_says_gives_nothing_and_is_logged_with_its_tenant() {
     fs::write(victim.join("private"), "secret").unwrap();
     let private = fs::metadata(victim.join("private")).unwrap().ino();
     let attacks =
-        ATTACKS.into_iter().chain([("frame", Ok(()), (|vmds, _| send(vmds, &endless())) as Attack)]);
+        ATTACKS.into_iter().chain([("frame", Outcome::Ended, (|vmds, _| send(vmds, &endless())) as Attack)]);
     let mut expected = Vec::new();
     for (number, (kind, end, attack)) in attacks.enumerate() {
         // Each by a tenant of its own: so the log is seen to name the one who did it.
@@ -157,10 +161,7 @@ fn what_no_honest_vmds_says_gives_nothing_and_is_logged_with_its_tenant() {
         let known = Known { root, private: NodeId::new(root.slot(), NodeId(private).ino()) };
         let vmds = world.vmdses().into_iter().find(|vmds| !others.contains(vmds)).unwrap();
         let outcome = attack(&mut world.capture(vmds), &known);
-        match end {
-            Err(refusal) => assert_eq!(outcome, Outcome::Answered(Err(refusal)), "attack {number}"),
-            Ok(()) => assert_eq!(outcome, Outcome::Ended, "attack {number}"),
-        }
+        assert_eq!(outcome, end, "attack {number}");
         expected.push((tenant, kind.to_owned()));
         wait_until("the operator is told", SOON, || told(&world).len() >= expected.len());
         assert_eq!(told(&world), expected);

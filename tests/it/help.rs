@@ -1,9 +1,9 @@
 //! What the modules have in common: worlds of the binaries built with this test, and short ways to say things.
 
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -101,6 +101,58 @@ pub(crate) fn python(dir: &Path, program: &str) -> Command {
     let mut command = Command::new("python3");
     command.arg("-c").arg(program).current_dir(dir);
     command
+}
+
+/// A program that has a file of a mount open. A file that the test itself has open is closed once more by each controller
+/// that it starts: between `fork` and `exec`, when there is no controller that could answer.
+pub(crate) struct Writer {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Writer {
+    /// Begins: each line that it is sent is an expression of Python, `f` is the open descriptor.
+    pub(crate) fn open(path: &Path, flags: &str) -> Self {
+        let program = format!(
+            "import os, sys\nf = os.open(sys.argv[1], {flags}, 0o644)\nprint('open', flush=True)\n\
+             for line in sys.stdin:\n    print(eval(line), flush=True)\n"
+        );
+        let mut command = python(Path::new("/"), &program);
+        command.arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (orders, answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let mut writer = Self { child, orders, answers };
+        assert_eq!(writer.hear(), "open");
+        writer
+    }
+
+    /// Evaluates an expression there.
+    pub(crate) fn does(&mut self, order: &str) -> String {
+        writeln!(self.orders, "{order}").unwrap();
+        self.hear()
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Ends it; it must have had no error.
+    pub(crate) fn end(self) {
+        let Self { mut child, orders, mut answers } = self;
+        drop(orders);
+        let mut rest = String::new();
+        answers.read_to_string(&mut rest).unwrap();
+        assert!(child.wait().unwrap().success() && rest.is_empty(), "{rest}");
+    }
+
+    /// Kills it. It is gone when it has closed what it had open, which somebody has to answer.
+    pub(crate) fn kill(mut self) -> Child {
+        self.child.kill().unwrap();
+        self.child
+    }
 }
 
 /// The items of a list that `vmdsctl -o json` has printed.

@@ -2,15 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use tests::s3::RequestKind;
 use tests::{Random, World, wait_until};
 
-use crate::help::{SOON, binaries, python};
+use crate::help::{SOON, Writer, binaries};
 
 /// More than what is kept in the map.
 const SIZE: usize = 300_000;
@@ -85,51 +82,6 @@ fn an_unlinked_file_keeps_its_bytes_for_all_who_have_it_open_and_is_never_stored
     world.ctl(&["check"]);
 }
 
-/// A program that has a file of a mount open, so that no controller that the test starts inherits it.
-struct Writer {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Writer {
-    /// Begins: each line that it is sent is an expression of Python, `f` is the open descriptor.
-    fn open(path: &Path, flags: &str) -> Self {
-        let program = format!(
-            "import os, sys\nf = os.open(sys.argv[1], {flags}, 0o644)\nprint('open', flush=True)\n\
-             for line in sys.stdin:\n    print(eval(line), flush=True)\n"
-        );
-        let mut command = python(Path::new("/"), &program);
-        command.arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let (orders, answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut writer = Self { child, orders, answers };
-        assert_eq!(writer.hear(), "open");
-        writer
-    }
-
-    /// Evaluates an expression there.
-    fn does(&mut self, order: &str) -> String {
-        writeln!(self.orders, "{order}").unwrap();
-        self.hear()
-    }
-
-    fn hear(&mut self) -> String {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    }
-
-    /// Ends it; it must have had no error.
-    fn end(self) {
-        let Self { mut child, orders, mut answers } = self;
-        drop(orders);
-        let mut rest = String::new();
-        answers.read_to_string(&mut rest).unwrap();
-        assert!(child.wait().unwrap().success() && rest.is_empty(), "{rest}");
-    }
-}
-
 #[test]
 fn a_kill_of_the_controller_loses_nothing_that_is_being_written() {
     let mut world = world();
@@ -176,10 +128,10 @@ fn what_a_killed_program_left_half_written_is_stored_by_the_next_controller() {
     assert_eq!(writer.does("os.write(f, b'x' * 200000)"), "200000");
     world.kill_controller();
     // It dies while there is no controller: nobody hears that the file was closed.
-    writer.child.kill().unwrap();
+    let mut killed = writer.kill();
     world.start_controller();
     world.await_mounts(1);
-    writer.child.wait().unwrap();
+    killed.wait().unwrap();
     await_nothing_staged(&world);
     assert!(fs::read(root.join("file")).unwrap() == vec![b'x'; 200_000]);
     let bucket = world.bucket();
