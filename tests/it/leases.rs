@@ -105,7 +105,7 @@ fn a_reader_who_takes_longer_than_a_lease_notices_nothing() {
     let asked = asked(&world);
     assert!(asked.iter().all(|asked| asked.status == Some(206)), "no address was refused: {asked:?}");
     let dates: BTreeSet<_> = asked.iter().map(|asked| asked.parameter("X-Amz-Date")).collect();
-    assert!(dates.len() > 2, "it was renewed: {dates:?}");
+    assert!(dates.len() > 1, "it was renewed: {dates:?}");
 }
 
 #[test]
