@@ -35,6 +35,10 @@ pub enum Kind {
     Replay = 11,
     /// Bytes of a small file: ino.
     Contents = 12,
+    /// [`crate::sums`] of an object that has the bytes of a file: ino, block.
+    Sums = 13,
+    /// [`crate::record::LeaseLimit`]: share id.
+    LeaseLimit = 14,
 }
 
 fn start(tenant: TenantId, kind: Kind) -> Key {
@@ -150,6 +154,11 @@ pub fn grant(owner: TenantId, share: ShareId) -> Key {
     push_u64(start(owner, Kind::Grant), share.0)
 }
 
+/// The limit of leases through a share of this owner.
+pub fn lease_limit(owner: TenantId, share: ShareId) -> Key {
+    push_u64(start(owner, Kind::LeaseLimit), share.0)
+}
+
 /// An injection into this grantee's tree.
 pub fn injection(grantee: TenantId, slot: Slot) -> Key {
     let mut key = start(grantee, Kind::Injection);
@@ -165,6 +174,18 @@ pub fn parse_injection(key: &[u8]) -> Option<Slot> {
 /// Bytes of a small file.
 pub fn contents(tenant: TenantId, ino: Ino) -> Key {
     push_u64(start(tenant, Kind::Contents), ino.0)
+}
+
+/// Prefix of the sums of a file's object.
+pub fn all_sums(tenant: TenantId, ino: Ino) -> Key {
+    push_u64(start(tenant, Kind::Sums), ino.0)
+}
+
+/// A block of the sums of a file's object.
+pub fn sums(tenant: TenantId, ino: Ino, block: u32) -> Key {
+    let mut key = all_sums(tenant, ino);
+    key.extend_from_slice(&block.to_be_bytes());
+    key
 }
 
 /// An unlinked inode that is still open.

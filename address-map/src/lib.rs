@@ -26,6 +26,7 @@ pub mod name;
 pub mod namespace;
 pub mod record;
 pub mod shard;
+pub mod sums;
 pub mod wire;
 
 pub use error::{MapError, Result};

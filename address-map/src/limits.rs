@@ -22,6 +22,9 @@ pub const SLOTS_MAX: u16 = u16::MAX;
 /// Largest file of an object store whose bytes are kept in the map, in bytes.
 pub const SMALL_FILE_MAX: usize = 16 * 1024;
 
+/// How often somebody who writes a file from its beginning on says how far it has come, in bytes.
+pub const WROTE_EVERY: u64 = 8 * 1024 * 1024;
+
 /// Largest frame between a VMDS and the controller, in bytes. Room for one attribute of [`XATTR_VALUE_MAX`].
 pub const FRAME_MAX: usize = 96 * 1024;
 /// Target size of one page of a directory listing, in bytes of frame.

@@ -193,6 +193,14 @@ pub struct Grant {
     pub revoked: bool,
 }
 
+/// How long an address leads to an object when it was given out through a share. Beside the grant, in the owner's shard;
+/// a share without one has the limit of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct LeaseLimit {
+    /// Seconds, at least 1.
+    pub seconds: u32,
+}
+
 /// The grantee's side of a share: the logical name. Lives in the grantee's shard.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Injection {

@@ -97,7 +97,7 @@ proptest! {
         let used: BTreeSet<_> = reference.iter().flatten().map(|(number, _)| object_of(*number).key).collect();
         let put = history.iter().enumerate().filter(|(_, op)| matches!(op, Op::Put { .. }));
         let unused: BTreeSet<_> = put.map(|(n, _)| object_of(n).key).filter(|key| !used.contains(key)).collect();
-        let garbage = object::garbage(&tree.view(), LATER, 1000).unwrap();
+        let garbage = object::garbage(&tree.view(), LATER, None, 1000).unwrap().objects;
         let noted: BTreeSet<_> =
             garbage.into_iter().map(|object| object.key).filter(|key| key.starts_with("object-")).collect();
         prop_assert_eq!(noted, unused);
@@ -117,7 +117,7 @@ fn a_file_that_goes_takes_all_its_objects_along() {
     let name = Name::new(b"file").unwrap();
     tree.write(|txn| remove::unlink(txn, Ino::ROOT, &name, &|_| false)).unwrap();
     // The three, and the one that the file was made with.
-    assert_eq!(object::garbage(&tree.view(), LATER, 10).unwrap().len(), 4);
+    assert_eq!(object::garbage(&tree.view(), LATER, None, 10).unwrap().objects.len(), 4);
     assert_eq!(tree.view().tenant_record().unwrap().usage.bytes, 0);
     assert!(extent::pieces(&tree.view(), ino).unwrap().is_empty());
 }

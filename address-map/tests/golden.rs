@@ -16,8 +16,8 @@ use address_map::codec::{self, CodecError, RECORD_VERSION};
 use address_map::ids::{Ino, PoolId, ShareId, Slot, TenantId};
 use address_map::name::Name;
 use address_map::record::{
-    Entry, Extent, Garbage, Grant, Injection, Inode, Layout, LinkRecord, ObjectRef, Quota, Rights,
-    StoredObject, TenantRecord, Usage,
+    Entry, Extent, Garbage, Grant, Injection, Inode, Layout, LeaseLimit, LinkRecord, ObjectRef, Quota,
+    Rights, StoredObject, TenantRecord, Usage,
 };
 use bincode::{Decode, Encode};
 
@@ -170,6 +170,11 @@ fn grants() {
     };
     check("grant-live", &grant(Rights::ReadOnly, None, false));
     check("grant-revoked", &grant(Rights::ReadWrite, Some(Timestamp::new(1_900_000_000, 5)), true));
+}
+
+#[test]
+fn lease_limit() {
+    check("lease-limit", &LeaseLimit { seconds: 3600 });
 }
 
 #[test]

@@ -408,7 +408,7 @@ fn an_open_file_outlives_its_last_name_and_goes_with_its_last_user() {
     assert!(address_map::check::check(&tree.view()).unwrap().is_clean());
     assert!(tree.write(|txn| object::purge_orphan(txn, ino)).unwrap().is_some());
     assert!(lookup::inode(&tree.view(), ino).is_err());
-    assert_eq!(object::garbage(&tree.view(), LATER, 10).unwrap().len(), 1);
+    assert_eq!(object::garbage(&tree.view(), LATER, None, 10).unwrap().objects.len(), 1);
     assert!(address_map::check::check(&tree.view()).unwrap().is_clean());
 }
 

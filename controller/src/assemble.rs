@@ -10,6 +10,7 @@ use address_map::shard::Shard;
 use anyhow::Context;
 
 use crate::agent::Agent;
+use crate::audit::Audit;
 use crate::config::Config;
 use crate::file_clock::FileClock;
 use crate::logging::chain;
@@ -46,13 +47,16 @@ pub fn assemble(config: &Config) -> anyhow::Result<(Services, Arc<dyn Engine>)> 
     // One store, one journal: one committer serves all shards.
     let committer = Committer::new(system.clone());
     let remote = RemoteUse { patience: config.pool_timeout, passthrough: config.remote_passthrough };
-    let plane = DataPlane::start(map, Pools::new(remote), committer).context("cannot start a thread")?;
+    let audit = Audit::start(&config.state_dir.join("audit")).context("cannot begin the audit log")?;
+    let audit_dropped = audit.dropped();
+    let plane =
+        DataPlane::start(map, Pools::new(remote), committer, audit).context("cannot start a thread")?;
     let services = Arc::new(PlaneServices::new(plane.clone(), config.state_dir.join("staging")));
     restore(&system, &plane, &services).context("cannot read what was served before")?;
     let forgeries = plane.forgeries.clone();
     let agent = Agent::new(plane, config.vmds.clone(), &config.run_dir)
         .with_context(|| format!("cannot clean up in {}", config.run_dir.display()))?;
-    Ok((Services { map: services.clone(), mounts: agent, pools: services, forgeries }, system))
+    Ok((Services { map: services.clone(), mounts: agent, pools: services, forgeries, audit_dropped }, system))
 }
 
 /// Opens the pools and finds the tenants that were there before. Mounts of a predecessor are taken over at once, and

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod api;
 pub mod assemble;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -1,5 +1,6 @@
 //! What the control plane asks of the address map: tenants, shares, locations, checks.
 
+mod pool_check;
 mod pools;
 mod sharing;
 
@@ -20,6 +21,7 @@ use crate::services::{
     RevokeOrder, ServiceError, TenantSetup,
 };
 use crate::session::DataPlane;
+use crate::share::Granted;
 use sharing::shareable;
 
 /// Serves the control plane from the data plane's map and pools.
@@ -64,9 +66,9 @@ impl PlaneServices {
     fn through_share(&self, grantee: &Tree, slot: Slot) -> Result<(Tree, Ino), MapError> {
         let injection = share::injection(&grantee.view(), slot)?.ok_or(Refusal::NotFound)?;
         let owner = self.plane.map.tree(injection.owner)?;
-        let grant = self.plane.grants.find(&owner, injection.share)?.ok_or(Refusal::NotFound)?;
-        match grant.is_live(grantee.tenant(), self.plane.map.clock().timestamp()) {
-            true => Ok((owner, grant.root)),
+        let granted = self.plane.grants.find(&owner, injection.share)?.ok_or(Refusal::NotFound)?;
+        match granted.grant.is_live(grantee.tenant(), self.plane.map.clock().timestamp()) {
+            true => Ok((owner, granted.grant.root)),
             false => Err(Refusal::NotFound.into()),
         }
     }
@@ -162,13 +164,15 @@ impl MapService for PlaneServices {
                 Some(before) => Grant { root: before.root, ..grant },
                 None => grant,
             };
+            share::limit_leases(txn, order.id, order.leases);
             share::grant(txn, order.id, &grant).map(|()| Some(grant))
         });
         let Some(stored) = stored.map_err(map_failed)? else {
             return Err(ServiceError::Conflict("this share was revoked; grant a new one".to_owned()));
         };
         let root = stored.root;
-        self.plane.grants.replace(order.owner, order.id, stored);
+        let granted = Granted { grant: stored, leases: order.leases };
+        self.plane.grants.replace(order.owner, order.id, granted);
         let injection = match self.inject(order, root, kind) {
             Ok(injection) => injection,
             Err(error) => return self.not_injected(order, &error),

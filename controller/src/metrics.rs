@@ -8,6 +8,7 @@
 //! | `vmds_reconciled_total` | runs | of reconcilers, by kind and outcome |
 //! | `vmds_api_requests_total` | requests | by method and class of the answer's status |
 //! | `vmds_forgeries_total` | requests | of VMDSes that no honest one makes, by kind; the log says whose |
+//! | `vmds_audit_dropped_total` | entries | that the audit log of leases lacks: it could not be written, or not fast enough |
 //! | `vmds_store_version` | changes | of resources, ever |
 
 use prometheus_client::encoding::text::encode;
@@ -17,6 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::audit::Dropped;
 use crate::resource::Kind;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -140,13 +142,13 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::new(Forgeries::default())
+        Self::new(Forgeries::default(), Dropped::default())
     }
 }
 
 impl Metrics {
     /// Metrics that show these counters among others.
-    pub fn new(forgeries: Forgeries) -> Self {
+    pub fn new(forgeries: Forgeries, audit_dropped: Dropped) -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("vmds"),
             resources: Family::default(),
@@ -164,6 +166,7 @@ impl Metrics {
         registry.register("reconciled", "Runs of reconcilers by outcome", metrics.reconciled.clone());
         registry.register("api_requests", "Answered API requests", metrics.requests.clone());
         registry.register("forgeries", "Requests of VMDSes that no honest one makes", forgeries.0);
+        registry.register("audit_dropped", "Entries that the audit log lacks", audit_dropped.0);
         metrics
     }
 
@@ -201,7 +204,7 @@ mod tests {
     #[test]
     fn metrics_are_written_for_prometheus() {
         let forgeries = Forgeries::default();
-        let metrics = Metrics::new(forgeries.clone());
+        let metrics = Metrics::new(forgeries.clone(), Dropped::default());
         forgeries.count(Forgery::Slot);
         metrics.set_kind(Kind::Tenant, 2, 1, 3);
         metrics.set_mounts(1, 0);
@@ -216,6 +219,7 @@ mod tests {
             "vmds_store_version 9",
             "vmds_reconciled_total{kind=\"Pool\",outcome=\"Failed\"} 1",
             "vmds_forgeries_total{kind=\"Slot\"} 1",
+            "vmds_audit_dropped_total 0",
             "vmds_api_requests_total{method=\"other\",status=\"4xx\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in:\n{text}");

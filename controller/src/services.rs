@@ -6,14 +6,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use address_map::attr::FileKind;
-use address_map::ids::{PoolId, ShardId, ShareId, TenantId};
+use address_map::ids::{Ino, PoolId, ShardId, ShareId, TenantId};
 use address_map::name::LogicalPath;
-use address_map::record::{Quota, Rights, Usage};
+use address_map::record::{LeaseLimit, Quota, Rights, Usage};
 use thiserror::Error;
 
+use crate::audit::Dropped;
 use crate::metrics::Forgeries;
 use crate::resource::{MountFlags, PoolSpec, S3Capabilities};
 
@@ -51,6 +52,8 @@ pub struct Services {
     pub pools: Arc<dyn PoolService>,
     /// What VMDSes were refused that no honest one asks for.
     pub forgeries: Forgeries,
+    /// Entries that the audit log lacks.
+    pub audit_dropped: Dropped,
 }
 
 /// What the address map keeps about a tenant as a whole.
@@ -89,6 +92,8 @@ pub struct GrantOrder {
     pub rights: Rights,
     /// Not valid at or after this time.
     pub expires: Option<SystemTime>,
+    /// For how long addresses lead somewhere that are given out through it; `None`: as the pool says.
+    pub leases: Option<LeaseLimit>,
 }
 
 /// What came of granting. What the owner did wrong is an error; what stands in the way at the grantee is here,
@@ -193,7 +198,7 @@ pub trait MapService: Send + Sync + 'static {
     /// Whether the owner has something under this path that it may share; asked before anybody looks at the grantee.
     fn shareable(&self, owner: TenantId, path: &LogicalPath) -> Result<(), ServiceError>;
 
-    /// Grants a share. Asked again for the same number: changes rights and expiry, and answers where the share is
+    /// Grants a share. Asked again for the same number: changes rights, expiry and limit, and answers where the share is
     /// now, whatever `target` says.
     fn grant(&self, order: &GrantOrder) -> Result<GrantOutcome, ServiceError>;
 
@@ -291,6 +296,70 @@ pub struct PoolObserved {
     pub s3: Option<S3Capabilities>,
 }
 
+/// A comparison of a pool with the map that is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolCheckOrder {
+    /// The pool; one in an object store.
+    pub id: PoolId,
+    /// An object that is younger belongs to something that is under way, and is no orphan.
+    pub grace: Duration,
+    /// Orphans are noted as what is to be deleted.
+    pub repair: bool,
+}
+
+/// How far a comparison has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolCheckSummary {
+    /// Objects looked at, for each of which it was asked whether the map knows it.
+    pub objects: u64,
+    /// Files looked at, for each of which it was asked whether its object is there.
+    pub files: u64,
+    /// What was found wrong.
+    pub problems: u64,
+    /// Orphans that were noted as what is to be deleted.
+    pub repaired: u64,
+}
+
+/// What can be wrong between a pool and the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolProblemKind {
+    /// An object that nothing in the map leads to.
+    Orphan,
+    /// A file whose object is not there.
+    Missing,
+    /// A file whose object has another size.
+    WrongSize,
+    /// A file whose object is another one.
+    WrongEtag,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolProblem {
+    /// What.
+    pub kind: PoolProblemKind,
+    /// Whose.
+    pub tenant: TenantId,
+    /// The object's key in the bucket.
+    pub key: String,
+    /// The file, and where it is, if that was found out.
+    pub file: Option<(Ino, Option<LogicalPath>)>,
+    /// Both sizes or ETags, or the object's size: the end of a sentence.
+    pub detail: String,
+}
+
+/// What a comparison tells while it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolCheckEvent {
+    /// It has come this far.
+    Progress(PoolCheckSummary),
+    /// This was found.
+    Problem(PoolProblem),
+}
+
+/// Takes what work tells that takes long; answers whether anybody still listens. The work ends when nobody does.
+pub type Listener<'a, T> = &'a mut dyn FnMut(T) -> bool;
+
 /// The pools.
 pub trait PoolService: Send + Sync + 'static {
     /// Opens a pool for use, or looks at it again.
@@ -298,4 +367,11 @@ pub trait PoolService: Send + Sync + 'static {
 
     /// Stops using a pool. Its bytes stay.
     fn remove_pool(&self, id: PoolId) -> Result<(), ServiceError>;
+
+    /// Compares the objects of a pool with the map, both ways, while both are in use.
+    fn check_pool(
+        &self,
+        order: &PoolCheckOrder,
+        tell: Listener<'_, PoolCheckEvent>,
+    ) -> Result<PoolCheckSummary, ServiceError>;
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use address_map::ids::{Ino, PoolId, TenantId};
+use address_map::key::Key;
 use address_map::map::Tree;
 use address_map::namespace::object;
 use address_map::record::ObjectRef;
@@ -18,8 +19,12 @@ use crate::session::DataPlane;
 
 /// Hints that wait; more are dropped, and their objects go with the next round.
 const HINTS_MAX: usize = 16 * 1024;
-/// Objects deleted per transaction.
-const BATCH: usize = 256;
+/// Objects deleted with one request and one transaction; what a request to an object store can name.
+const BATCH: usize = 1000;
+/// Batches of one tenant, before it is another one's turn.
+const BATCHES_PER_TURN: usize = 64;
+/// Batches of which nothing could be deleted, one after the other, before it is tried again later.
+const IN_VAIN_MAX: usize = 2;
 /// Between two rounds that look for what hints have missed.
 const ROUND_EVERY: Duration = Duration::from_secs(60);
 
@@ -68,10 +73,67 @@ pub fn start(plane: &Arc<DataPlane>, hints: Hints) -> std::io::Result<()> {
     Ok(())
 }
 
+/// How far the sweeping of a tenant has come with one turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// There is no more that could be deleted.
+    Done,
+    /// There is more, from here on.
+    More(Key),
+    /// Nothing could be deleted for a while; there may be more, from here on.
+    Stuck(Key),
+}
+
+/// The rounds: when the next one is, and where it goes on.
+struct Rounds {
+    next: Instant,
+    /// Tenants whose turn was not long enough.
+    unfinished: BTreeMap<TenantId, Key>,
+    /// Tenants with objects that cannot be deleted now: the next round begins behind those.
+    stuck: BTreeMap<TenantId, Key>,
+}
+
+impl Rounds {
+    fn pause(&self) -> Duration {
+        match self.unfinished.is_empty() {
+            true => self.next.saturating_duration_since(Instant::now()),
+            false => Duration::ZERO,
+        }
+    }
+
+    fn turn(&mut self, plane: &DataPlane, tenant: TenantId, from: Option<Key>) {
+        let Ok(tree) = plane.map.tree(tenant) else { return };
+        match plane.sweep(&tree, from) {
+            Turn::Done => {}
+            Turn::More(at) => drop(self.unfinished.insert(tenant, at)),
+            Turn::Stuck(at) => drop(self.stuck.insert(tenant, at)),
+        }
+    }
+
+    fn go_on(&mut self, plane: &Arc<DataPlane>) {
+        for (tenant, from) in std::mem::take(&mut self.unfinished) {
+            self.turn(plane, tenant, Some(from));
+        }
+        if Instant::now() < self.next {
+            return;
+        }
+        self.next = Instant::now() + ROUND_EVERY;
+        plane.settle_what_is_left();
+        let mut stuck = std::mem::take(&mut self.stuck);
+        for tenant in plane.map.tenants() {
+            if !self.unfinished.contains_key(&tenant) {
+                self.turn(plane, tenant, stuck.remove(&tenant));
+            }
+        }
+        plane.bring_what_is_left();
+    }
+}
+
 fn run(plane: &Weak<DataPlane>, hints: &Receiver<Hint>) {
-    let mut last_round = Instant::now();
+    let next = Instant::now() + ROUND_EVERY;
+    let mut rounds = Rounds { next, unfinished: BTreeMap::new(), stuck: BTreeMap::new() };
     loop {
-        let first = match hints.recv_timeout(ROUND_EVERY.saturating_sub(last_round.elapsed())) {
+        let first = match hints.recv_timeout(rounds.pause()) {
             Ok(hint) => Some(hint),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
@@ -90,36 +152,37 @@ fn run(plane: &Weak<DataPlane>, hints: &Receiver<Hint>) {
                 plane.delete_objects(&tree, objects);
             }
         }
-        if last_round.elapsed() >= ROUND_EVERY {
-            last_round = Instant::now();
-            plane.settle_what_is_left();
-            plane.map.tenants().into_iter().flat_map(|tenant| plane.map.tree(tenant)).for_each(|tree| {
-                plane.sweep(&tree);
-            });
-            plane.bring_what_is_left();
-        }
+        rounds.go_on(&plane);
     }
 }
 
 impl DataPlane {
-    /// Deletes everything of a tenant that is noted as garbage.
-    pub(crate) fn sweep(&self, tree: &Tree) {
-        loop {
-            let objects = match object::garbage(&tree.view(), self.map.clock().timestamp(), BATCH) {
-                Ok(objects) => objects,
+    /// Deletes objects of a tenant that are noted as garbage, for one turn; then it is others'. What cannot be deleted
+    /// stays noted and keeps nothing else from it.
+    pub fn sweep(&self, tree: &Tree, mut from: Option<Key>) -> Turn {
+        let mut in_vain = 0;
+        for _ in 0..BATCHES_PER_TURN {
+            let now = self.map.clock().timestamp();
+            let due = match object::garbage(&tree.view(), now, from.as_ref(), BATCH) {
+                Ok(due) => due,
                 Err(error) => {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
                         "cannot look for deleted objects"
                     );
-                    return;
+                    return Turn::Done;
                 }
             };
-            let found = objects.len();
-            if self.delete_objects(tree, objects) < BATCH || found < BATCH {
-                return;
+            let wanted = !due.objects.is_empty();
+            let gone = self.delete_objects(tree, due.objects);
+            in_vain = if wanted && gone == 0 { in_vain + 1 } else { 0 };
+            let Some(next) = due.next else { return Turn::Done };
+            if in_vain == IN_VAIN_MAX {
+                return Turn::Stuck(next);
             }
+            from = Some(next);
         }
+        from.map_or(Turn::Done, Turn::More)
     }
 
     /// Brings to their object stores what was being written when its writers or the controller were lost, and removes

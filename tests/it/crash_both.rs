@@ -103,6 +103,6 @@ fn what_was_synced_is_there_after_the_controller_and_the_vmds_were_killed_togeth
     }
     let found = synced.iter().map(Vec::len).sum::<usize>();
     println!(
-        "crash figures| both together | files, directories and links, synced | {rounds} | {found} | 0 | - | - | - |"
+        "crash figures| both together | files, directories and links, synced | {rounds} | {found} | 0 | - | - | - | - |"
     );
 }

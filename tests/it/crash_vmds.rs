@@ -20,6 +20,8 @@ pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(5);
 const BEATS_MAX: u64 = 150;
 /// Shortest time between two kills: a VMDS that ends sooner, several times in a row, is replaced with a delay.
 const APART: Duration = Duration::from_millis(300);
+/// How long the loads are looked at before each kill.
+const UNDISTURBED: Duration = Duration::from_millis(25);
 /// Variable with the seed of an earlier run.
 const SEED_VARIABLE: &str = "VMDS_TEST_SEED";
 
@@ -47,7 +49,9 @@ pub(crate) fn disturb(
         let last = Instant::now();
         pulse.wait(loads, 1 + random.below(BEATS_MAX));
         wait_until("the next kill is due", SOON, || last.elapsed() >= APART);
-        pauses.push(pulse.pause_by(loads, &mut what));
+        // As long as a kill takes, about: what these loads cost by themselves.
+        let usual = pulse.pause_by(loads, || std::thread::sleep(UNDISTURBED));
+        pauses.push(pulse.pause_by(loads, &mut what), usual);
     }
     pulse.wait(loads, BEATS_MAX);
     pauses

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use serde_json::Value;
-use tests::{Binaries, World, ok};
+use tests::{Binaries, World, ok, run, wait_until};
 
 /// Bound of waits for things that happen by themselves, and soon.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -30,6 +30,15 @@ pub(crate) fn world() -> World {
         Ok(other) => panic!("VMDS_TEST_POOL is 'objects' or not there, not '{other}'"),
         Err(_) => World::start(binaries()),
     }
+}
+
+/// Waits until nothing is being written any more: from then on all is read from the store.
+pub(crate) fn await_nothing_staged(world: &World) {
+    let empty = || {
+        let files = run(Command::new("find").arg(world.state_dir().join("staging")).args(["-type", "f"]));
+        files.stdout.is_empty()
+    };
+    wait_until("nothing is in the staging directory", SOON, empty);
 }
 
 /// Checks the same in an empty local directory, in a tenant's tree, and in the tree of a tenant with a quota, whose

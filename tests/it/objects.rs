@@ -11,22 +11,13 @@ use rustix::process::Signal;
 use tests::s3::{Fault, RequestKind};
 use tests::{Random, World, fds_of, run, wait_until};
 
-use crate::help::{SOON, binaries};
+use crate::help::{SOON, await_nothing_staged, binaries};
 
 /// Larger than what is kept in the map, and than one part of an upload.
 const LARGE: usize = 40 * 1024 * 1024 + 12_345;
 
 fn world() -> World {
     World::start_on_objects(binaries())
-}
-
-/// Waits until nothing is being written any more: from then on all is read from the store.
-fn await_nothing_staged(world: &World) {
-    let empty = || {
-        let files = run(Command::new("find").arg(world.state_dir().join("staging")).args(["-type", "f"]));
-        files.stdout.is_empty()
-    };
-    wait_until("nothing is in the staging directory", SOON, empty);
 }
 
 #[test]

@@ -16,7 +16,7 @@ async fn an_answer_that_was_lost_is_neither_a_failure_nor_a_second_object() {
     for (kind, size) in [(RequestKind::PutObject, 100), (RequestKind::CompleteMultipartUpload, 17 * MIB)] {
         let lost = bench.server.faults().add(Fault::LoseAnswer.once().on(kind));
         let key = format!("1/a/{size}");
-        let stored = pool.upload(&key, file_of(size), size).await.unwrap();
+        let stored = pool.upload(&key, file_of(size), size).await.unwrap().stored;
         assert_eq!(bench.server.faults().hits(lost), 1);
         assert_eq!(pool.head(&key).await.unwrap(), Some(stored));
         assert!(bench.server.bucket("data").get(&format!("team/{key}")).unwrap() == bytes(size));
@@ -30,7 +30,7 @@ async fn an_error_in_an_answer_that_began_well_is_an_error() {
     let bench = Bench::start();
     let pool = bench.pool().await;
     let half = bench.server.faults().add(Fault::ERROR_IN_OK.once().on(RequestKind::CompleteMultipartUpload));
-    let stored = pool.upload("1/b/1", file_of(17 * MIB), 17 * MIB).await.unwrap();
+    let stored = pool.upload("1/b/1", file_of(17 * MIB), 17 * MIB).await.unwrap().stored;
     assert_eq!((bench.server.faults().hits(half), stored.size), (1, 17 * MIB));
     assert!(bench.server.bucket("data").get("team/1/b/1").unwrap() == bytes(17 * MIB));
 }
@@ -99,7 +99,7 @@ async fn a_download_goes_on_where_it_broke_off() {
     let bench = Bench::start();
     let pool = bench.pool().await;
     let size = 20 * MIB + 5;
-    let stored = pool.upload("1/g/1", file_of(size), size).await.unwrap();
+    let stored = pool.upload("1/g/1", file_of(size), size).await.unwrap().stored;
     let faults = bench.server.faults();
     let broken = [
         faults.add(Fault::TruncateBody { after: 3 << 20 }.once().on(RequestKind::GetObject)),
@@ -107,7 +107,7 @@ async fn a_download_goes_on_where_it_broke_off() {
         faults.add(Fault::INTERNAL_ERROR.once().on(RequestKind::GetObject).after(2)),
     ];
     let back = empty();
-    pool.download("1/g/1", &stored.etag, size, back.clone()).await.unwrap();
+    pool.download("1/g/1", &stored.etag, size, 0..size, back.clone()).await.unwrap();
     assert!(content(&back) == bytes(size));
     assert!(broken.map(|fault| faults.hits(fault)).iter().all(|&hits| hits == 1));
     let again = bench.server.requests_of(RequestKind::GetObject);
@@ -120,8 +120,8 @@ async fn a_download_goes_on_where_it_broke_off() {
 async fn an_endpoint_that_always_breaks_off_is_given_up() {
     let bench = Bench::start();
     let pool = bench.pool().await;
-    let stored = pool.upload("1/h/1", file_of(1000), 1000).await.unwrap();
+    let stored = pool.upload("1/h/1", file_of(1000), 1000).await.unwrap().stored;
     bench.server.faults().add(Fault::TruncateBody { after: 0 }.always().on(RequestKind::GetObject));
-    let given_up = pool.download("1/h/1", &stored.etag, 1000, empty()).await;
+    let given_up = pool.download("1/h/1", &stored.etag, 1000, 0..1000, empty()).await;
     assert!(matches!(&given_up, Err(error) if error.may_pass()), "{given_up:?}");
 }

@@ -5,6 +5,8 @@
 mod addresses;
 mod controlled;
 mod failures;
+mod garbage;
+mod making;
 mod objects;
 mod probing;
 
@@ -50,6 +52,7 @@ impl Bench {
             credentials: CredentialsSpec::File { path: keys, profile: None },
             staging: None,
             ca_file: None,
+            lease_seconds: None,
         }
     }
 

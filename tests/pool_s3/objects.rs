@@ -13,11 +13,11 @@ async fn files_of_all_sizes_come_back_as_they_went() {
     let pool = bench.pool().await;
     for size in [0, 1, 5 * MIB, 16 * MIB, 16 * MIB + 1, 40 * MIB + 12_345] {
         let (key, back) = (format!("1/a/{size:x}"), empty());
-        let stored = pool.upload(&key, file_of(size), size).await.unwrap();
+        let stored = pool.upload(&key, file_of(size), size).await.unwrap().stored;
         assert_eq!(stored.size, size);
         assert_eq!(pool.head(&key).await.unwrap(), Some(stored.clone()));
         assert!(bench.server.bucket("data").get(&format!("team/{key}")).unwrap() == bytes(size), "{size}");
-        pool.download(&key, &stored.etag, size, back.clone()).await.unwrap();
+        pool.download(&key, &stored.etag, size, 0..size, back.clone()).await.unwrap();
         assert!(content(&back) == bytes(size), "{size}");
     }
     assert_eq!(bench.server.count(RequestKind::PutObject), 4, "small files are one request");
@@ -47,7 +47,7 @@ async fn an_object_is_never_replaced() {
     let pool = bench.pool().await;
     for size in [3, 17 * MIB] {
         let key = format!("1/c/{size}");
-        let stored = pool.upload(&key, file_of(size), size).await.unwrap();
+        let stored = pool.upload(&key, file_of(size), size).await.unwrap().stored;
         let again = pool.upload(&key, file_of(size), size).await;
         assert!(matches!(again, Err(S3Error::Exists)), "{again:?}");
         assert_eq!(pool.head(&key).await.unwrap(), Some(stored));
@@ -58,14 +58,14 @@ async fn an_object_is_never_replaced() {
 async fn an_object_that_was_changed_is_not_read() {
     let bench = Bench::start();
     let pool = bench.pool().await;
-    let stored = pool.upload("1/d/1", file_of(9 * MIB), 9 * MIB).await.unwrap();
-    let longer = pool.download("1/d/1", &stored.etag, 9 * MIB + 1, empty()).await;
+    let stored = pool.upload("1/d/1", file_of(9 * MIB), 9 * MIB).await.unwrap().stored;
+    let longer = pool.download("1/d/1", &stored.etag, 9 * MIB + 1, 0..9 * MIB + 1, empty()).await;
     assert!(matches!(longer, Err(S3Error::Changed)), "{longer:?}");
     bench.server.bucket("data").put("team/1/d/1", vec![7; 9 << 20]);
-    let other = pool.download("1/d/1", &stored.etag, 9 * MIB, empty()).await;
+    let other = pool.download("1/d/1", &stored.etag, 9 * MIB, 0..9 * MIB, empty()).await;
     assert!(matches!(other, Err(S3Error::Changed)), "{other:?}");
     bench.server.bucket("data").remove("team/1/d/1");
-    let gone = pool.download("1/d/1", &stored.etag, 9 * MIB, empty()).await;
+    let gone = pool.download("1/d/1", &stored.etag, 9 * MIB, 0..9 * MIB, empty()).await;
     assert!(matches!(gone, Err(S3Error::NotFound)), "{gone:?}");
 }
 

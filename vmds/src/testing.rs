@@ -53,12 +53,15 @@ pub(crate) fn file(bytes: &[u8]) -> OwnedFd {
 
 /// A leased descriptor of a file with these bytes.
 pub(crate) fn held(bytes: &[u8], write: bool) -> Held {
-    Held::new(file(bytes), Lease { write, backing: None, floating: false, remote: false, alone: true })
+    Held::new(
+        file(bytes),
+        Lease { write, backing: None, floating: false, remote: false, alone: true, near: None },
+    )
 }
 
 /// A leased descriptor of an empty file.
 pub(crate) fn held_as(write: bool, backing: Option<u32>) -> Held {
-    Held::new(file(b""), Lease { write, backing, floating: false, remote: false, alone: true })
+    Held::new(file(b""), Lease { write, backing, floating: false, remote: false, alone: true, near: None })
 }
 
 /// The controller's end of a connection.

@@ -6,6 +6,7 @@
 
 pub mod acl;
 pub mod attr;
+pub mod audit;
 pub mod contents;
 pub mod create;
 pub mod extent;

@@ -15,6 +15,12 @@ pub fn tenant_prefix(tenant: TenantId) -> String {
     format!("{:08x}", tenant.0)
 }
 
+/// Whose objects' keys begin with a directory of this name; `None`: nobody's.
+pub fn parse_tenant_prefix(name: &str) -> Option<TenantId> {
+    let tenant = TenantId(u32::from_str_radix(name, 16).ok()?);
+    (tenant_prefix(tenant) == name).then_some(tenant)
+}
+
 /// The object of a new file: opaque, unique for ever because inode numbers are never reused.
 pub fn address(tenant: TenantId, pool: PoolId, ino: Ino) -> ObjectRef {
     ObjectRef {
@@ -41,9 +47,33 @@ pub fn stored_address(tenant: TenantId, pool: PoolId, ino: Ino, version: u128) -
     ObjectRef { pool, key: format!("{key}{VERSION_MARK}{version:032x}") }
 }
 
-/// Whether an address is that of an immutable object, and not that of a backing file.
+/// The file that an object of an object store was made for; `None`: it is not one's.
+pub fn parse_stored_address(key: &str) -> Option<(TenantId, Ino)> {
+    let (file, version) = key.split_once(VERSION_MARK)?;
+    let number = u128::from_str_radix(version, 16).ok()?;
+    if format!("{number:032x}") != version {
+        return None;
+    }
+    parse_address(file)
+}
+
+/// What the address of an object begins with that nobody here has made; then comes its key in the bucket, whole. No key
+/// of ours begins like that.
+const ADOPTED_MARK: char = '/';
+
+/// The address of an object that was in a pool's bucket before, under a key of its own.
+pub fn adopted_address(pool: PoolId, key: &str) -> ObjectRef {
+    ObjectRef { pool, key: format!("{ADOPTED_MARK}{key}") }
+}
+
+/// The key in the bucket of an object that was there before; `None`: it is one of ours.
+pub fn adopted_key(object: &ObjectRef) -> Option<&str> {
+    object.key.strip_prefix(ADOPTED_MARK)
+}
+
+/// Whether an address is that of an immutable object that was made here, and not that of a backing file.
 pub fn is_stored(object: &ObjectRef) -> bool {
-    object.key.contains(VERSION_MARK)
+    object.key.contains(VERSION_MARK) && adopted_key(object).is_none()
 }
 
 /// What a backing file says about itself.
@@ -120,7 +150,7 @@ pub fn purge(txn: &mut Txn<'_>, ino: Ino, inode: &Inode) -> Result<()> {
         Layout::Object(object) => discard(txn, object),
         Layout::Extents => super::extent::remove_all(txn, ino)?,
         Layout::Small { .. } | Layout::Stored(_) => {
-            super::contents::discard_current(txn, ino, &inode.layout);
+            super::contents::discard_current(txn, ino, &inode.layout)?;
             if let (true, Some(pool)) = (inode.dirty, inode.layout.pool()) {
                 // What was being written is in a backing file.
                 discard(txn, &address(tenant, pool, ino));
@@ -172,16 +202,34 @@ pub fn keep(txn: &mut Txn<'_>, object: &ObjectRef) {
     txn.delete(key::garbage(txn.tenant(), object));
 }
 
-/// Up to `most` objects that are no longer needed at `now`.
-pub fn garbage<R: Records>(records: &R, now: Timestamp, most: usize) -> Result<Vec<ObjectRef>> {
-    let mut found = Vec::new();
-    records.scan_prefix(&key::kind_prefix(records.tenant(), key::Kind::Garbage), &mut |key, value| {
-        if decode::<Garbage>(key, value)?.not_before <= now {
-            found.extend(key::parse_garbage(key));
+/// A piece of the list of objects that are no longer needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    /// Objects that can be deleted.
+    pub objects: Vec<ObjectRef>,
+    /// Where the next piece begins; `None`: that was all.
+    pub next: Option<key::Key>,
+}
+
+/// Notes that are looked at for one piece: most of them may be of times to come.
+const NOTES_AT_ONCE: usize = 64 * 1024;
+
+/// Up to `most` objects that are no longer needed at `now`. `from`: [`Due::next`] of the piece before.
+pub fn garbage<R: Records>(records: &R, now: Timestamp, from: Option<&key::Key>, most: usize) -> Result<Due> {
+    let notes = key::kind_prefix(records.tenant(), key::Kind::Garbage);
+    let (mut due, mut seen) = (Due::default(), 0);
+    records.scan(from.unwrap_or(&notes), key::after_prefix(&notes).as_deref(), &mut |key, value| {
+        if due.objects.len() == most || seen == NOTES_AT_ONCE {
+            due.next = Some(key::Key::from_slice(key));
+            return Ok(false);
         }
-        Ok(found.len() < most)
+        seen += 1;
+        if decode::<Garbage>(key, value)?.not_before <= now {
+            due.objects.extend(key::parse_garbage(key));
+        }
+        Ok(true)
     })?;
-    Ok(found)
+    Ok(due)
 }
 
 /// Notes that an object has been deleted from its pool.

@@ -6,7 +6,7 @@ use crate::error::{Refusal, Result};
 use crate::ids::{Ino, ShareId, Slot, TenantId};
 use crate::key::{self, Kind};
 use crate::limits::{DEPTH_MAX, SLOTS_MAX};
-use crate::record::{Entry, Grant, Injection};
+use crate::record::{Entry, Grant, Injection, LeaseLimit};
 use crate::shard::{Records, Txn, decode};
 
 /// Writes the owner's side. Granting again with the same number replaces rights and expiry.
@@ -17,6 +17,20 @@ pub fn grant(txn: &mut Txn<'_>, share: ShareId, grant: &Grant) -> Result<()> {
     }
     txn.put(key::grant(txn.tenant(), share), grant);
     Ok(())
+}
+
+/// Limits for how long addresses lead somewhere that are given out through a share, or leaves that to the pool.
+pub fn limit_leases(txn: &mut Txn<'_>, share: ShareId, limit: Option<LeaseLimit>) {
+    let key = key::lease_limit(txn.tenant(), share);
+    match limit {
+        Some(limit) => txn.put(key, &limit),
+        None => txn.delete(key),
+    }
+}
+
+/// The limit of the leases through a share, if it has one.
+pub fn lease_limit<R: Records>(owner: &R, share: ShareId) -> Result<Option<LeaseLimit>> {
+    owner.record(&key::lease_limit(owner.tenant(), share))
 }
 
 /// Marks a grant as taken back; answers it, if it exists.

@@ -308,6 +308,34 @@ pub enum Call {
         /// Inode.
         node: NodeId,
     },
+    /// So many bytes from the beginning have been written one after the other, and more will follow: what is complete
+    /// may go to the object store already. → [`Answer::Done`]
+    Wrote {
+        /// Inode.
+        node: NodeId,
+        /// Where writing has come to, bytes.
+        end: u64,
+    },
+    /// Bytes that [`Near`] says may be missing from the leased file are to be there. → [`Answer::Done`]
+    Fill {
+        /// Inode.
+        node: NodeId,
+        /// The first of them.
+        start: u64,
+        /// Behind the last of them.
+        end: u64,
+        /// They are about to be changed.
+        write: bool,
+    },
+    /// Sums of the object that an address leads to. → [`Answer::Sums`]
+    Sums {
+        /// Inode.
+        node: NodeId,
+        /// As of [`Address::etag`]: another object has other sums.
+        etag: String,
+        /// Which [`crate::sums::BLOCK`] of them.
+        block: u32,
+    },
     /// A connection to the object store that the file's bytes are in. → [`Answer::Connected`], with a descriptor
     Connect {
         /// Inode.
@@ -358,6 +386,9 @@ impl Call {
             | Call::Grow { .. }
             | Call::Flush { .. }
             | Call::Connect { .. }
+            | Call::Wrote { .. }
+            | Call::Fill { .. }
+            | Call::Sums { .. }
             | Call::Sync { .. } => false,
         }
     }
@@ -385,6 +416,9 @@ impl Call {
             | Call::CloseWrite { node }
             | Call::Flush { node }
             | Call::Connect { node }
+            | Call::Wrote { node, .. }
+            | Call::Fill { node, .. }
+            | Call::Sums { node, .. }
             | Call::Grow { node, .. }
             | Call::Sync { node } => (*node, None),
         }
@@ -510,6 +544,8 @@ pub enum Answer {
         /// Where its bytes are.
         source: Source,
     },
+    /// The block of [`crate::sums`] asked for.
+    Sums(Vec<u64>),
     /// A connected stream socket rides along.
     Connected,
     /// It takes long and goes on: ask again.
@@ -535,6 +571,7 @@ impl Answer {
             | Answer::Statfs(_)
             | Answer::Leased { .. }
             | Answer::Addressed { .. }
+            | Answer::Sums(_)
             | Answer::Connected
             | Answer::Pending => {}
         }
@@ -568,6 +605,8 @@ pub struct Address {
     pub size: u64,
     /// For how long the address can be used, milliseconds from now.
     pub valid_ms: u32,
+    /// The first block of its [`crate::sums`]; empty: nobody has made any.
+    pub sums: Vec<u64>,
 }
 
 impl std::fmt::Debug for Address {
@@ -593,6 +632,17 @@ pub struct Lease {
     pub remote: bool,
     /// No other session may be writing the file. When one begins to, who writes is told that the inode is stale.
     pub alone: bool,
+    /// Not all bytes of the file need to be there yet.
+    pub near: Option<Near>,
+}
+
+/// What of a leased file may be missing: before bytes of a chunk are used, [`Call::Fill`] has to be answered for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Near {
+    /// Size of a chunk, bytes; the first begins with the file.
+    pub chunk: u64,
+    /// What lies at and behind this offset is there; but who writes there says so once.
+    pub end: u64,
 }
 
 /// One entry of a directory.

@@ -9,6 +9,7 @@
 //! | `POST /v1/tenants/{tenant}/upgrade` | replaces its VMDS by the program as it is now |
 //! | `POST /v1/tenants/{tenant}/drop?path=` | removes a share from its tree |
 //! | `POST /v1/check[?tenant=]` | looks for contradictions in the map |
+//! | `POST /v1/pools/{pool}/check?grace=S[&repair=1]` | compares a pool in an object store with the map, line by line |
 //! | `GET /v1/status`, `/metrics`, `/healthz` | overviews |
 //!
 //! It writes wishes and reads what is; reconcilers do the work.
@@ -17,8 +18,10 @@ mod body;
 mod caller;
 mod error;
 mod listen;
+mod long;
 mod mounts;
 mod overview;
+mod pools;
 mod resources;
 mod tenants;
 #[cfg(test)]
@@ -40,7 +43,9 @@ use tokio::sync::watch::Receiver;
 pub use caller::Caller;
 pub use error::{ApiError, ErrorBody, ErrorInfo, ErrorKind, Result};
 pub use listen::{PeerListener, bind};
+pub use long::LongLine;
 pub use overview::{CheckReport, KindCount, LocatedView, MountView, RangeView, StatusReport};
+pub use pools::{PoolCheckLine, PoolCheckView, PoolProblemView};
 pub use resources::List;
 pub use tenants::{DropView, UpgradeView};
 pub use watch::{WatchChange, WatchLine};
@@ -83,6 +88,7 @@ impl Api {
             .route("/v1/tenants/{tenant}/locate", get(overview::locate))
             .route("/v1/tenants/{tenant}/upgrade", post(tenants::upgrade))
             .route("/v1/tenants/{tenant}/drop", post(tenants::drop_share))
+            .route("/v1/pools/{pool}/check", post(pools::check))
             .route("/v1/check", post(overview::check))
             .route("/v1/status", get(overview::status))
             .route("/metrics", get(overview::metrics))

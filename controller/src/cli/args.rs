@@ -235,6 +235,17 @@ pub(super) enum PoolCommand {
         /// Its name.
         name: String,
     },
+    /// Compare a bucket with the address map, both ways, while both are in use; exits with 1 if they do not agree.
+    Check {
+        /// Its name.
+        name: String,
+        /// Objects that are younger are not taken for orphans.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
+        grace: Duration,
+        /// Have the objects deleted that VMDS has made and nothing leads to.
+        #[arg(long)]
+        repair: bool,
+    },
 }
 
 /// A pool to add.
@@ -270,6 +281,9 @@ pub(super) struct PoolArguments {
     /// Certificates (PEM) that sign the endpoint's [default: those of the system].
     #[arg(long, value_name = "FILE", requires = "s3")]
     pub ca_file: Option<PathBuf>,
+    /// For how long an address leads to an object, in seconds [default: 60].
+    #[arg(long, value_name = "N", requires = "s3")]
+    pub lease_seconds: Option<u32>,
 }
 
 /// What to do with shares.
@@ -293,6 +307,9 @@ pub(super) enum ShareCommand {
         /// When it ends: a time from now like 1h, or a time like 2031-05-07T12:00:00Z.
         #[arg(long, value_name = "WHEN", value_parser = parse_expiry)]
         expires: Option<Expiry>,
+        /// For how long an address leads to an object of it, in seconds [default: as the pool says].
+        #[arg(long, value_name = "N")]
+        lease_seconds: Option<u32>,
         /// Its name [default: made from what is shared].
         #[arg(long)]
         name: Option<String>,

@@ -74,6 +74,16 @@ impl Client {
         Err(refusal(response).await)
     }
 
+    /// Asks for work that takes long and is told line by line.
+    pub(super) async fn work(&self, path: &str, body: &Value) -> Result<Changes, CliError> {
+        let response = self.send(Method::POST, path, Some(body.to_string()));
+        let response = self.within(ANSWER_WITHIN, response).await?;
+        if response.status() == StatusCode::OK {
+            return Ok(Changes { body: response.into_body(), read: Vec::new() });
+        }
+        Err(refusal(response).await)
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -165,7 +175,7 @@ fn not_understood(error: &serde_json::Error) -> CliError {
         .hint("vmdsctl and vmds-controller should be of the same version")
 }
 
-/// A stream of changes.
+/// A stream of lines.
 pub(super) struct Changes {
     body: Incoming,
     read: Vec<u8>,
@@ -174,6 +184,11 @@ pub(super) struct Changes {
 impl Changes {
     /// The next line; `None`: the controller ended the stream.
     pub(super) async fn next(&mut self) -> Result<Option<(String, WatchLine)>, CliError> {
+        self.next_line().await
+    }
+
+    /// The same, of any kind of line.
+    pub(super) async fn next_line<T: DeserializeOwned>(&mut self) -> Result<Option<(String, T)>, CliError> {
         loop {
             if let Some(end) = self.read.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.read.drain(..=end).collect();

@@ -7,6 +7,7 @@
 mod args;
 mod client;
 mod files;
+mod long;
 mod mount;
 mod mount_helper;
 mod mount_options;
@@ -109,7 +110,7 @@ async fn execute(run: &Run, command: Command) -> Result<ExitCode, CliError> {
         Command::Tenant(command) => tenant::execute(run, command).await,
         Command::Mount(arguments) => mount::mount(run, &arguments).await,
         Command::Umount { dir, lazy } => mount::umount(run, &dir, lazy).await,
-        Command::Pool(command) => pool::execute(run, command).await,
+        Command::Pool(command) => return pool::execute(run, command).await,
         Command::Share(command) => share::execute(run, command).await,
         Command::Locate { file } => resources::locate(run, &file).await,
         Command::Get { kind, name: Some(name) } => resources::get(run, kind, &name).await,

@@ -14,8 +14,11 @@ use crate::resource::{Kind, Manifest, Object, Resource, Share, ShareReceipt, gen
 
 pub(super) async fn execute(run: &Run, command: ShareCommand) -> Result<(), CliError> {
     match command {
-        ShareCommand::Grant { from, to, rw, expires, name, .. } => {
-            let spec = spec(&from, &to, rw, expires, SystemTime::now())?;
+        ShareCommand::Grant { from, to, rw, expires, lease_seconds, name, .. } => {
+            let mut spec = spec(&from, &to, rw, expires, SystemTime::now())?;
+            if let Some(seconds) = lease_seconds {
+                spec["leaseSeconds"] = json!(seconds);
+            }
             let name = name.unwrap_or_else(|| generated_share_name(&from.tenant, &from.path, random()));
             grant(run, &name, spec).await
         }

@@ -9,7 +9,9 @@ use super::{PlaneServices, internal};
 use crate::pool::s3::{S3Error, S3Pool, S3Settings};
 use crate::pool::{ObjectStore, this_host};
 use crate::resource::{Pool, PoolSpec, PosixSpec, Resource, S3Spec};
-use crate::services::{PoolObserved, PoolService, ServiceError};
+use crate::services::{
+    Listener, PoolCheckEvent, PoolCheckOrder, PoolCheckSummary, PoolObserved, PoolService, ServiceError,
+};
 
 impl PlaneServices {
     /// The name of another pool one of whose directories is this one, or holds it, or lies in it.
@@ -146,10 +148,18 @@ impl PoolService for PlaneServices {
         self.pool_names.remove(&id);
         Ok(())
     }
+
+    fn check_pool(
+        &self,
+        order: &PoolCheckOrder,
+        tell: Listener<'_, PoolCheckEvent>,
+    ) -> Result<PoolCheckSummary, ServiceError> {
+        self.compare_pool(order, tell)
+    }
 }
 
 /// What is wrong with a bucket, for people.
-fn s3_failed(error: S3Error) -> ServiceError {
+pub(super) fn s3_failed(error: S3Error) -> ServiceError {
     if error.may_pass() {
         ServiceError::Unavailable(error.to_string())
     } else {

@@ -1,12 +1,13 @@
 //! The two sides of a share in the map: its name in the grantee's tree, and taking it back.
 
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use address_map::attr::{Caller, FileKind};
 use address_map::error::{MapError, Refusal};
-use address_map::ids::{Ino, NodeId, Slot, TenantId};
+use address_map::ids::{Ino, NodeId, ShareId, Slot, TenantId};
 use address_map::map::Tree;
-use address_map::name::LogicalPath;
+use address_map::name::{LogicalPath, Name};
 use address_map::namespace::{create, lookup, share};
 use address_map::record::{Entry, Injection};
 use address_map::wire::Stale;
@@ -15,6 +16,7 @@ use super::{PlaneServices, map_failed};
 use crate::logging::chain;
 use crate::services::{DroppedShare, GrantOrder, GrantOutcome, Receipt, RevokeOrder, ServiceError};
 use crate::session::Replaced;
+use crate::share::Granted;
 
 impl PlaneServices {
     pub(super) fn inject(
@@ -56,15 +58,7 @@ impl PlaneServices {
     }
 
     pub(super) fn path_of(&self, tree: &Tree, injection: &Injection) -> Result<LogicalPath, MapError> {
-        let mut names = vec![injection.name.clone()];
-        let mut at = injection.parent;
-        while at != Ino::ROOT {
-            let parent = lookup::inode(&tree.view(), at)?.parent;
-            names.push(lookup::name_of(&tree.view(), parent, at)?);
-            at = parent;
-        }
-        names.reverse();
-        Ok(LogicalPath::from_names(names))
+        path_to(tree, injection.parent, injection.name.clone())
     }
 
     /// Takes a share back: see [`crate::services::MapService::revoke`].
@@ -73,7 +67,7 @@ impl PlaneServices {
         // The owner's record first: from the moment it is visible every request is refused.
         let revoked = owner.write(|txn| share::revoke(txn, order.id)).map_err(map_failed)?;
         if let Some(grant) = revoked {
-            self.plane.grants.replace(order.owner, order.id, grant);
+            self.plane.grants.replace(order.owner, order.id, Granted { grant, leases: None });
         }
         let dropped = match self.plane.map.tree(order.grantee) {
             Ok(grantee) => grantee.write(|txn| share::drop_injection(txn, order.id)).map_err(map_failed)?,
@@ -91,7 +85,18 @@ impl PlaneServices {
         if order.hard {
             receipt.processes_replaced = self.replace_every_vmds(order.grantee)?;
         }
+        receipt.last_lease_ends = self.last_lease_ends(order.id);
         Ok(receipt)
+    }
+
+    /// When the last address that was given out through a share stops working, at the latest.
+    fn last_lease_ends(&self, id: ShareId) -> Option<SystemTime> {
+        // What a controller before this one has given out ended as late as the pools allow.
+        let longest =
+            self.plane.pools.all().iter().filter_map(|pool| Some(pool.store.as_ref()?.lease())).max();
+        let before = longest.map(|longest| self.plane.started + longest);
+        let last = self.plane.grants.lent_until(id).max(before);
+        last.filter(|end| *end > SystemTime::now())
     }
 
     /// Ends every VMDS of a tenant, with every descriptor it was ever given. Answers how many there were.
@@ -152,6 +157,18 @@ impl PlaneServices {
             refusal => Ok(GrantOutcome::Refused(format!("{}: {refusal}", order.target))),
         }
     }
+}
+
+/// The path of a name of a directory, found by looking through the directories above.
+pub(super) fn path_to(tree: &Tree, parent: Ino, name: Name) -> Result<LogicalPath, MapError> {
+    let (mut names, mut at) = (vec![name], parent);
+    while at != Ino::ROOT {
+        let parent = lookup::inode(&tree.view(), at)?.parent;
+        names.push(lookup::name_of(&tree.view(), parent, at)?);
+        at = parent;
+    }
+    names.reverse();
+    Ok(LogicalPath::from_names(names))
 }
 
 /// What a path of the owner leads to, if it can be shared.

@@ -105,6 +105,11 @@ pub struct ObjectStore {
 }
 
 impl ObjectStore {
+    /// For how long an address that is given out leads to its object, at most.
+    pub fn lease(&self) -> Duration {
+        self.s3.settings().lease
+    }
+
     /// Asks the store something and waits for the answer. Never to be called on a thread of a runtime.
     pub fn wait<T>(&self, ask: impl AsyncFnOnce(&S3Pool) -> Result<T, s3::S3Error>) -> io::Result<T> {
         Ok(self.runtime.wait_for(ask(&self.s3))?)

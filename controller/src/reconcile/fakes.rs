@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Context;
+use crate::audit::Dropped;
 use crate::metrics::Forgeries;
 use crate::resource::{
     Kind, Manifest, Object, Pool, PoolSpec, Resource, ResourceType, S3Capabilities, Tenant, Truth,
@@ -208,6 +209,22 @@ impl PoolService for FakePools {
         self.0.lock().push(format!("remove pool {id}"));
         Ok(())
     }
+
+    fn check_pool(
+        &self,
+        order: &PoolCheckOrder,
+        tell: Listener<'_, PoolCheckEvent>,
+    ) -> Result<PoolCheckSummary, ServiceError> {
+        self.0.lock().push(format!("check pool {}", order.id));
+        tell(PoolCheckEvent::Problem(PoolProblem {
+            kind: PoolProblemKind::Missing,
+            tenant: TenantId(1),
+            key: "k1".to_owned(),
+            file: None,
+            detail: String::new(),
+        }));
+        Ok(PoolCheckSummary { objects: 1, files: 2, problems: 1, repaired: 0 })
+    }
 }
 
 /// A store and services to test with.
@@ -237,6 +254,7 @@ impl Fixture {
             mounts: Arc::clone(&self.mounts) as _,
             pools: Arc::new(FakePools(Arc::clone(&self.calls))),
             forgeries: Forgeries::default(),
+            audit_dropped: Dropped::default(),
         }
     }
 

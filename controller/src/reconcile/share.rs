@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use address_map::ids::{ShareId, TenantId};
 use address_map::name::LogicalPath;
-use address_map::record::Rights;
+use address_map::record::{LeaseLimit, Rights};
 use plan::{DROPPED, End, Observed, Step, appointment, plan};
 
 use super::{Context, Next, ReconcileError, Reconciler, Work};
@@ -78,6 +78,7 @@ impl ShareReconciler {
                     GrantRights::ReadWrite => Rights::ReadWrite,
                 },
                 expires: share.spec.expires.map(|at| at.system()),
+                leases: share.spec.lease_seconds.map(|seconds| LeaseLimit { seconds }),
             })?;
             if outcome != GrantOutcome::NameTaken {
                 return Ok(outcome);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::kind::{NAME_MAX, check_plain_name};
 use super::{Common, Kind, Problem, Reference, Resource, ResourceType, human_bytes};
 
+pub(super) use s3::check_lease_seconds;
 pub use s3::{CredentialsSpec, EtagForm, S3Capabilities, S3Spec, Versioning};
 
 /// The kind.

@@ -4,6 +4,7 @@ use address_map::name::LogicalPath;
 use serde::{Deserialize, Serialize};
 
 use super::kind::{NAME_MAX as TENANT_NAME_MAX, check_plain_name};
+use super::pool::check_lease_seconds;
 use super::{Common, Kind, Problem, Reference, Resource, ResourceType, Time};
 
 /// Longest part of a generated name that comes from the path, in bytes.
@@ -28,6 +29,9 @@ pub struct ShareSpec {
     /// Not valid at or after this time. Absent: until revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Time>,
+    /// For how long, in seconds, an address leads to an object that is given out through it. Absent: as the pool says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_seconds: Option<u32>,
     /// Taken back. Cannot be undone: share again instead.
     #[serde(default)]
     pub revoked: bool,
@@ -164,6 +168,7 @@ impl ResourceType for Share {
         if spec.from.tenant == spec.to.tenant {
             problems.push(Problem::new("spec.to.tenant", "a tenant cannot share with itself"));
         }
+        problems.extend(check_lease_seconds("spec.leaseSeconds", spec.lease_seconds));
         if spec.hard_revoke && !spec.revoked {
             problems.push(Problem::new("spec.hardRevoke", "only what is revoked can be revoked hard"));
         }
@@ -245,6 +250,9 @@ mod tests {
             ("to", json!({"tenant": "a"}), "spec.to.tenant: "),
             ("rights", json!("all"), "spec.rights: "),
             ("expires", json!("soon"), "spec.expires: "),
+            ("leaseSeconds", json!(0), "spec.leaseSeconds: "),
+            ("leaseSeconds", json!(3601), "spec.leaseSeconds: "),
+            ("leaseSeconds", json!(3600), "none"),
         ] {
             let mut new = spec();
             new[field] = value;

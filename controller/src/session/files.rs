@@ -11,9 +11,11 @@ use address_map::namespace::{lookup, object, xattr};
 use address_map::record::{Inode, ObjectRef};
 use address_map::wire::{Answer, Lease, NodeAttr};
 
+use crate::audit::Access;
 use crate::lease::File;
 use crate::pool::{BackingFile, set_mtime};
 
+use super::addresses::lent;
 use super::scope::Scope;
 use super::serve::Outcome;
 use super::{DataPlane, Session, Touched, backing_file, io_refusal};
@@ -90,8 +92,8 @@ impl DataPlane {
         became_volatile: bool,
     ) -> Result<(BackingFile, Lease)> {
         let file = scope.file(ino);
-        let ObjectRef { pool, key } = backing_file(file, inode).ok_or(Refusal::NotSupported)?;
-        let pool = self.pools.get(pool).map_err(io_refusal)?;
+        let ObjectRef { pool: number, key } = backing_file(file, inode).ok_or(Refusal::NotSupported)?;
+        let pool = self.pools.get(number).map_err(io_refusal)?;
         // A backing file is made when first needed; one that should hold bytes and is missing is an error.
         let create = inode.dirty || inode.size == 0;
         let write = write || scope.is_own();
@@ -109,6 +111,10 @@ impl DataPlane {
             pool.files.with_file(&descriptor, move |file| set_mtime(file, mtime)).map_err(io_refusal)?;
         }
         let floating = pool.store.is_some();
+        if floating {
+            let access = if write { Access::Write } else { Access::Read };
+            self.audit.note(lent(session, scope, number, access));
+        }
         let backing = if scope.is_own() && !floating {
             self.backing(session, file, &descriptor, pool.files.passes_through())
         } else {
@@ -116,7 +122,7 @@ impl DataPlane {
         };
         let remote = descriptor.is_remote();
         let alone = !self.leases.is_written_by_others(file, session.id);
-        Ok((descriptor, Lease { write, backing, floating, remote, alone }))
+        Ok((descriptor, Lease { write, backing, floating, remote, alone, near: None }))
     }
 
     /// The kernel's number for a held file, registered once. One that is registered stays: all that is open uses it.

@@ -7,6 +7,7 @@
 //! what is asked, `repeat` answers what was done before, `coherence` tells others what has changed,
 //! `forgery` tells refusals that an honest VMDS may meet from others.
 
+mod addresses;
 mod coherence;
 mod elsewhere;
 mod files;
@@ -14,6 +15,7 @@ mod forgery;
 mod inbox;
 mod inflight;
 mod mutate;
+mod partial;
 mod query;
 mod recovery;
 mod repeat;
@@ -29,6 +31,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use address_map::engine::Committer;
 use address_map::error::{MapError, Refusal, Result};
@@ -42,10 +45,12 @@ use address_map::record::{Inode, Layout, ObjectRef};
 use address_map::wire::{FrameSocket, SessionOptions, Stale};
 use parking_lot::Mutex;
 
+use crate::audit::Audit;
 use crate::housekeeping;
 use crate::lease::{File, LeaseTable};
 use crate::metrics::Forgeries;
 use crate::pool::Pools;
+use crate::pool::s3::Relays;
 use crate::share::Grants;
 use crate::sweeper::{self, Sweeper};
 
@@ -99,6 +104,8 @@ pub struct Session {
     talking: Mutex<()>,
     /// Requests that are carried out elsewhere because they take long.
     elsewhere: Elsewhere,
+    /// Its connections to object stores that run through this process.
+    relays: Relays,
     witness: Witness,
 }
 
@@ -147,6 +154,7 @@ pub struct DataPlane {
     pub(crate) grants: Grants,
     pub(crate) hub: Hub,
     pub(crate) committer: Committer,
+    pub(crate) audit: Audit,
     pub(crate) recovery: Recovery,
     staging: Staging,
     workers: Workers,
@@ -154,6 +162,8 @@ pub struct DataPlane {
     sweeper: Sweeper,
     unsettled: Unsettled,
     next_session: AtomicU64,
+    /// When this process began to serve: what it has not given out itself is older.
+    pub(crate) started: SystemTime,
 }
 
 /// Something a change touched, in the tree it was made in.
@@ -169,11 +179,16 @@ pub(crate) enum Touched {
 pub(crate) type Forgettable = HashMap<SessionId, Vec<Stale>>;
 
 impl DataPlane {
-    /// A data plane without sessions, and its threads.
+    /// A data plane without sessions, and its threads. What it gives out is noted in `audit`.
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn start(map: AddressMap, pools: Pools, committer: Committer) -> std::io::Result<Arc<Self>> {
+    pub fn start(
+        map: AddressMap,
+        pools: Pools,
+        committer: Committer,
+        audit: Audit,
+    ) -> std::io::Result<Arc<Self>> {
         let (sweeper, hints) = Sweeper::new();
         let plane = Arc::new(Self {
             map,
@@ -182,6 +197,7 @@ impl DataPlane {
             grants: Grants::default(),
             hub: Hub::new(),
             committer,
+            audit,
             recovery: Recovery::default(),
             staging: Staging::default(),
             workers: Workers::default(),
@@ -189,6 +205,7 @@ impl DataPlane {
             sweeper,
             unsettled: Unsettled::default(),
             next_session: AtomicU64::new(1),
+            started: SystemTime::now(),
         });
         sweeper::start(&plane, hints)?;
         housekeeping::start(&plane)?;
@@ -216,6 +233,7 @@ impl DataPlane {
             inbox: Mutex::default(),
             talking: Mutex::default(),
             elsewhere: Elsewhere::default(),
+            relays: Relays::default(),
             witness: Witness::default(),
         });
         self.hub.join(&session);
@@ -291,9 +309,15 @@ impl DataPlane {
         Ok(())
     }
 
+    /// An object that is noted as what is to be deleted can be deleted now.
+    pub(crate) fn delete_soon(&self, tenant: TenantId, object: ObjectRef) {
+        self.sweeper.hint(tenant, object);
+    }
+
     /// An inode has been removed for good: its backing file can go. Of an object store only what was being written has
     /// one; an object goes later, when nobody can be reading it any more.
     pub(crate) fn removed_for_good(&self, tree: &Tree, ino: Ino, inode: &Inode) {
+        self.staging.forget((tree.tenant(), ino));
         let has_one = inode.dirty || matches!(inode.layout, Layout::Object(_));
         if let (true, Some(object)) = (has_one, backing_file((tree.tenant(), ino), inode)) {
             self.sweeper.hint(tree.tenant(), object);

@@ -1,8 +1,10 @@
 //! The border: which tree a node id leads into, and what the session may do there. Asked for every request, of the
 //! grant as it is at that moment.
 
+use std::sync::Arc;
+
 use address_map::error::{Refusal, Result};
-use address_map::ids::{Ino, NodeId, Slot};
+use address_map::ids::{Ino, NodeId, ShareId, Slot};
 use address_map::map::Tree;
 use address_map::namespace::{lookup, share};
 use address_map::record::{Entry, Inode, Rights};
@@ -10,6 +12,7 @@ use address_map::wire::NodeAttr;
 
 use super::{DataPlane, Session};
 use crate::lease::File;
+use crate::share::Granted;
 
 /// Where a node id leads, after all checks.
 pub(super) struct Scope {
@@ -21,6 +24,8 @@ pub(super) struct Scope {
     pub slot: Slot,
     /// What may be done.
     pub rights: Rights,
+    /// The share it is seen through, if it is one's.
+    pub through: Option<(ShareId, Arc<Granted>)>,
 }
 
 impl Scope {
@@ -53,25 +58,32 @@ impl DataPlane {
     pub(super) fn scope(&self, session: &Session, node: NodeId) -> Result<Scope> {
         let (slot, ino) = (node.slot(), node.ino());
         if slot == Slot::OWN {
-            return Ok(Scope { tree: session.tree.clone(), ino, slot, rights: Rights::ReadWrite });
+            return Ok(Scope {
+                tree: session.tree.clone(),
+                ino,
+                slot,
+                rights: Rights::ReadWrite,
+                through: None,
+            });
         }
-        let (tree, root, rights) = self.border(session, slot)?;
+        let (tree, share, granted) = self.border(session, slot)?;
         self.hub.watch(session, slot, (tree.tenant(), ino));
-        if !share::contains(&tree.view(), root, ino)? {
+        if !share::contains(&tree.view(), granted.grant.root, ino)? {
             return Err(Refusal::NotFound.into());
         }
-        Ok(Scope { tree, ino, slot, rights })
+        Ok(Scope { tree, ino, slot, rights: granted.grant.rights, through: Some((share, granted)) })
     }
 
-    /// The owner's tree, root and rights behind a slot, if the grant is live.
-    fn border(&self, session: &Session, slot: Slot) -> Result<(Tree, Ino, Rights)> {
+    /// The owner's tree, the share and the grant behind a slot, if it is live.
+    fn border(&self, session: &Session, slot: Slot) -> Result<(Tree, ShareId, Arc<Granted>)> {
         let injection = share::injection(&session.tree.view(), slot)?.ok_or(Refusal::NotFound)?;
         let owner = self.map.tree(injection.owner).map_err(|_| Refusal::NotFound)?;
-        let grant = self.grants.find(&owner, injection.share)?.ok_or(Refusal::NotFound)?;
+        let granted = self.grants.find(&owner, injection.share)?.ok_or(Refusal::NotFound)?;
+        let grant = &granted.grant;
         if !grant.is_live(session.tenant(), self.map.clock().timestamp()) || grant.root != injection.root {
             return Err(Refusal::NotFound.into());
         }
-        Ok((owner, grant.root, grant.rights))
+        Ok((owner, injection.share, granted))
     }
 
     /// What an entry found in `scope` leads to. Shares nested in somebody else's tree do not exist.
@@ -93,7 +105,8 @@ impl DataPlane {
 
     /// The root of a share.
     pub(super) fn share_root(&self, session: &Session, slot: Slot) -> Result<(NodeAttr, Inode)> {
-        let (tree, root, _) = self.border(session, slot)?;
+        let (tree, _, granted) = self.border(session, slot)?;
+        let root = granted.grant.root;
         self.hub.watch(session, slot, (tree.tenant(), root));
         let inode = lookup::inode(&tree.view(), root)?;
         if inode.nlink == 0 {

@@ -348,8 +348,10 @@ impl DataPlane {
             Call::Removexattr { node, name } => self.removexattr(session, node, &name, origin),
             Call::Lease { node, write, .. } => self.lease(session, node, write),
             // Of a file that belongs to no object store nothing is kept back.
-            Call::Flush { node } => self.need_file(session, node).map(|_| Outcome::unchanged(Answer::Done)),
-            Call::Connect { node } => {
+            Call::Flush { node } | Call::Wrote { node, .. } | Call::Fill { node, .. } => {
+                self.need_file(session, node).map(|_| Outcome::unchanged(Answer::Done))
+            }
+            Call::Connect { node } | Call::Sums { node, .. } => {
                 self.need_file(session, node).and_then(|_| Err(Refusal::NotSupported.into()))
             }
             Call::CloseWrite { node } => self.close_write(session, node),

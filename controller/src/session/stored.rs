@@ -1,9 +1,8 @@
 //! Requests about files of an object store. What can be answered at once is; what takes as long as the network is done
 //! on other threads, while the session goes on.
 
-use std::os::fd::OwnedFd;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use address_map::attr::AttrChange;
 use address_map::error::{MapError, Refusal, Result};
@@ -11,19 +10,19 @@ use address_map::ids::{Ino, NodeId, TenantId};
 use address_map::map::Tree;
 use address_map::namespace::replay::{self, Origin};
 use address_map::namespace::{attr, contents, lookup, object, xattr};
-use address_map::record::{Change, Inode, Layout, StoredObject};
-use address_map::wire::{Address, Answer, Call, Lease, Source};
+use address_map::record::{Change, Inode, Layout};
+use address_map::wire::{Answer, Call, Lease, Near, Source};
 
 use tokio::runtime::Handle;
 
+use super::addresses::lent;
 use super::scope::Scope;
 use super::serve::{Asked, Outcome};
-use super::staging::{Pace, Settled, WORKING_AFTER, Written, look_at};
+use super::staging::{Pace, Progress, WORKING_AFTER, Written, look_at};
 use super::{DataPlane, Session, Touched, io_refusal};
-use crate::pool::{BackingFile, set_mtime};
-
-/// For how long an address that was given out leads to an object.
-const ADDRESS_VALID: Duration = Duration::from_secs(60);
+use crate::audit::Access;
+use crate::pool::s3::S3Error;
+use crate::pool::set_mtime;
 
 impl DataPlane {
     /// Answers a call about the bytes of a file of an object store. A call about something else is left to the caller,
@@ -102,6 +101,11 @@ impl DataPlane {
             Call::CloseWrite { .. } => self.close_stored(session, node, pace),
             Call::Setattr { change, .. } => self.setattr_stored(session, node, change, origin, pace),
             Call::Connect { .. } => self.connect(session, node, pace),
+            Call::Wrote { end, .. } => self.send_ahead_stored(session, node, *end),
+            Call::Fill { start, end, write, .. } => {
+                self.fill_stored(session, node, *start..*end, *write, pace)
+            }
+            Call::Sums { etag, block, .. } => self.sums_stored(session, node, etag, *block).map(Some),
             _ => Err(Refusal::Invalid.into()),
         }
     }
@@ -113,17 +117,17 @@ impl DataPlane {
         node: NodeId,
         write: bool,
         pace: Pace,
-        work: impl FnOnce(&Scope, &Written<'_>, &Inode, &mut Settled) -> Result<Option<T>>,
+        work: impl FnOnce(&Scope, &Written<'_>, &Inode, &mut Progress) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
         let mut scope = self.need_file(session, node)?;
         if write {
             scope = scope.writable()?;
         }
         let file = scope.file(scope.ino);
-        let done = self.staging.alone(file, pace, |settled| {
+        let done = self.staging.alone(file, pace, |progress| {
             let inode = lookup::inode(&scope.tree.view(), scope.ino)?;
             let written = self.written(&scope.tree, scope.ino, &inode).ok_or(Refusal::NotSupported)?;
-            work(&scope, &written, &inode, settled)
+            work(&scope, &written, &inode, progress)
         });
         done.unwrap_or(Ok(None))
     }
@@ -139,7 +143,7 @@ impl DataPlane {
         let scope = self.need_file(session, node)?;
         // As for any lease: held first, looked at under the shard's writer lock.
         self.leases.hold(scope.file(scope.ino), (session.id, node), write);
-        let leased = self.alone(session, node, write, pace, |scope, written, _, settled| {
+        let leased = self.alone(session, node, write, pace, |scope, written, _, progress| {
             // Who believes to be the only writer must learn that it no longer is.
             let mut is_news = write && self.leases.is_written_by_others(scope.file(scope.ino), session.id);
             let inode = if write {
@@ -164,7 +168,7 @@ impl DataPlane {
                 scope.tree.write(|txn| txn.need_inode(scope.ino))?
             };
             let Some(outcome) =
-                self.lease_of(session, scope, written, &inode, (write, fill), settled, pace)?
+                self.lease_of(session, scope, written, &inode, (write, fill), progress, pace)?
             else {
                 return Ok(None);
             };
@@ -188,7 +192,7 @@ impl DataPlane {
         written: &Written<'_>,
         inode: &Inode,
         (write, fill): (bool, bool),
-        settled: &mut Settled,
+        progress: &mut Progress,
         pace: Pace,
     ) -> Result<Option<Outcome>> {
         let addressed = |source| {
@@ -198,23 +202,13 @@ impl DataPlane {
         if !inode.dirty {
             return match &inode.layout {
                 Layout::Small { .. } => {
-                    addressed(Source::Inline(contents::small(&scope.tree.view(), scope.ino)?))
+                    let bytes = contents::small(&scope.tree.view(), scope.ino)?;
+                    self.audit.note(lent(session, scope, written.number, Access::Bytes));
+                    addressed(Source::Inline(bytes))
                 }
-                // Only this process speaks TLS.
-                Layout::Stored(_) if written.store.s3.endpoint().tls && pace == Pace::Quick => Ok(None),
-                Layout::Stored(stored) if written.store.s3.endpoint().tls => {
-                    let attr = self.present(scope.file(scope.ino), inode);
-                    let copy = written.copy(stored)?;
-                    let lease = Lease {
-                        write: false,
-                        backing: None,
-                        floating: true,
-                        remote: copy.is_remote(),
-                        alone: true,
-                    };
-                    Ok(Some(Outcome::unchanged(Answer::Leased { attr, lease }).with_descriptor(copy)))
+                Layout::Stored(stored) => {
+                    addressed(Source::Address(self.address_of(session, scope, written, stored)?))
                 }
-                Layout::Stored(stored) => addressed(Source::Address(address_of(written, stored)?)),
                 _ => addressed(Source::Inline(Vec::new())),
             };
         }
@@ -227,29 +221,33 @@ impl DataPlane {
             None => {
                 let Some(filled) = written.fill(inode, pace)? else { return Ok(None) };
                 if !matches!(inode.layout, Layout::Object(_)) {
-                    *settled = Some(look_at(&filled)?.1);
+                    progress.settled = Some(look_at(&filled)?.1);
                 }
                 if write { filled } else { written.open(false)?.ok_or(Refusal::Io)? }
             }
         };
+        let access = if write { Access::Write } else { Access::Read };
+        self.audit.note(lent(session, scope, written.number, access));
         let attr = self.present(scope.file(scope.ino), inode);
         let (remote, alone) =
             (descriptor.is_remote(), !self.leases.is_written_by_others(scope.file(scope.ino), session.id));
-        let lease = Lease { write, backing: None, floating: true, remote, alone };
+        let partial = written.partial(&descriptor)?;
+        let near = partial.map(|partial| Near { chunk: partial.chunk(), end: partial.end() });
+        let lease = Lease { write, backing: None, floating: true, remote, alone, near };
         Ok(Some(Outcome::unchanged(Answer::Leased { attr, lease }).with_descriptor(descriptor)))
     }
 
     fn flush_stored(&self, session: &Session, node: NodeId, pace: Pace) -> Result<Option<Outcome>> {
-        self.alone(session, node, true, pace, |_, written, _, settled| {
-            Ok(self.bring(written, settled, pace)?.map(|_| Outcome::unchanged(Answer::Done)))
+        self.alone(session, node, true, pace, |_, written, _, progress| {
+            Ok(self.bring(written, progress, pace)?.map(|_| Outcome::unchanged(Answer::Done)))
         })
     }
 
     fn close_stored(&self, session: &Session, node: NodeId, pace: Pace) -> Result<Option<Outcome>> {
-        self.alone(session, node, false, pace, |scope, written, before, settled| {
+        self.alone(session, node, false, pace, |scope, written, before, progress| {
             let file = scope.file(scope.ino);
             self.leases.close_write(file, (session.id, node));
-            let Some(inode) = self.bring(written, settled, pace)? else { return Ok(None) };
+            let Some(inode) = self.bring(written, progress, pace)? else { return Ok(None) };
             let touched = match *before == inode {
                 true => vec![],
                 false => vec![Touched::Inode { ino: scope.ino, data: true }],
@@ -266,7 +264,7 @@ impl DataPlane {
         origin: Option<Origin>,
         pace: Pace,
     ) -> Result<Option<Outcome>> {
-        self.alone(session, node, true, pace, |scope, written, before, settled| {
+        self.alone(session, node, true, pace, |scope, written, before, progress| {
             let staged = if before.dirty { written.open(true)? } else { None };
             let file = match (staged, change.size) {
                 (Some(file), _) => Some(file),
@@ -278,10 +276,11 @@ impl DataPlane {
                     None => return Ok(None),
                 },
             };
-            let same = match &file {
-                Some(file) => *settled == Some(look_at(file)?.1),
-                None => true,
-            };
+            if let (Some(file), Some(size)) = (&file, change.size)
+                && !written.prepare_cut(file, before, size, pace)?
+            {
+                return Ok(None);
+            }
             let mut inode = scope.tree.write(|txn| {
                 if change.size.is_some() && !scope.is_own() {
                     xattr::drop_capability(txn, scope.ino)?;
@@ -293,18 +292,15 @@ impl DataPlane {
                 Ok(inode)
             })?;
             if let Some(file) = &file {
-                follow(file, change.size, &inode).map_err(io_refusal)?;
-                let (facts, stamp) = look_at(file)?;
+                written.resize(file, change.size)?;
+                set_mtime(file, inode.mtime).map_err(io_refusal)?;
+                let facts = look_at(file)?.0;
                 inode = scope.tree.write(|txn| {
                     replay::remember(txn, origin, Change::Changed);
                     object::settle(txn, scope.ino, &facts, true)
                 })?;
-                if same && change.size.is_none() {
-                    // Another time, the same bytes.
-                    *settled = Some(stamp);
-                }
                 if !self.leases.is_written(scope.file(scope.ino)) {
-                    inode = match self.bring(written, settled, pace)? {
+                    inode = match self.bring(written, progress, pace)? {
                         Some(inode) => inode,
                         None => self.bring_later(&scope.tree, scope.ino, inode),
                     };
@@ -316,6 +312,57 @@ impl DataPlane {
         })
     }
 
+    /// Bytes that may be missing are to be there, or about to be changed.
+    fn fill_stored(
+        &self,
+        session: &Session,
+        node: NodeId,
+        range: Range<u64>,
+        write: bool,
+        pace: Pace,
+    ) -> Result<Option<Outcome>> {
+        let done = || Ok(Some(Outcome::unchanged(Answer::Done)));
+        self.alone(session, node, write, pace, |_, written, inode, _| {
+            // What is not being written by anybody has no backing file: whoever asks has a lease from before.
+            let Some(file) = (if inode.dirty { written.open(true)? } else { None }) else { return done() };
+            let Some(mut partial) = written.partial(&file)? else { return done() };
+            let change = write && partial.would_change(&range);
+            if partial.missing(&range).is_empty() && !change {
+                return done();
+            }
+            if pace == Pace::Quick {
+                return Ok(None);
+            }
+            written.bring_near(&file, &mut partial, inode, &range)?;
+            if change {
+                partial.change(&range);
+                partial.note(&file).map_err(io_refusal)?;
+            }
+            done()
+        })
+    }
+
+    /// Somebody writes from the beginning on: what is complete may go to the store. Only a hint.
+    fn send_ahead_stored(&self, session: &Session, node: NodeId, end: u64) -> Result<Option<Outcome>> {
+        let begun = self.alone(session, node, true, Pace::Quick, |_, written, inode, progress| {
+            self.send_ahead(written, progress, inode, end).map(Some)
+        });
+        begun.map(|_| Some(Outcome::unchanged(Answer::Done)))
+    }
+
+    /// Sums of the object that an address given to this session leads to, while that is the one of the file.
+    fn sums_stored(&self, session: &Session, node: NodeId, etag: &str, block: u32) -> Result<Outcome> {
+        let scope = self.need_file(session, node)?;
+        let view = scope.tree.view();
+        match lookup::inode(&view, scope.ino)?.layout {
+            Layout::Stored(stored) if stored.etag == etag => {
+                let sums = contents::sums(&view, scope.ino, block)?;
+                Ok(Outcome::unchanged(Answer::Sums(sums)))
+            }
+            _ => Err(Refusal::NotFound.into()),
+        }
+    }
+
     fn connect(&self, session: &Session, node: NodeId, pace: Pace) -> Result<Option<Outcome>> {
         if pace == Pace::Quick {
             return Ok(None);
@@ -323,8 +370,13 @@ impl DataPlane {
         let scope = self.need_file(session, node)?;
         let inode = lookup::inode(&scope.tree.view(), scope.ino)?;
         let (_, _, store) = self.store_of(&inode).ok_or(Refusal::NotSupported)?;
-        let socket = store.runtime.wait_for(store.s3.connect()).map_err(io_refusal)?;
-        Ok(Some(Outcome::unchanged(Answer::Connected).with_descriptor(OwnedFd::from(socket).into())))
+        let socket = match store.runtime.wait_for(store.s3.connect(&session.relays)) {
+            Ok(socket) => socket,
+            // It has those that it was given, and can use them again.
+            Err(S3Error::TooMany) => return Err(Refusal::Busy.into()),
+            Err(error) => return Err(io_refusal(error.into())),
+        };
+        Ok(Some(Outcome::unchanged(Answer::Connected).with_descriptor(socket.into())))
     }
 
     /// What was written and is not in the store yet goes there on another thread; it is the truth meanwhile.
@@ -380,7 +432,7 @@ impl DataPlane {
             return cleared.unwrap_or(Ok(()));
         }
         let brought =
-            self.staging.alone(file, Pace::Slow, |settled| self.bring(&written, settled, Pace::Slow));
+            self.staging.alone(file, Pace::Slow, |progress| self.bring(&written, progress, Pace::Slow));
         match brought {
             Some(Ok(Some(after))) if after != inode => {
                 let touched = [Touched::Inode { ino, data: true }];
@@ -400,34 +452,11 @@ fn about_bytes(call: &Call) -> Option<NodeId> {
         Call::Lease { node, .. }
         | Call::Flush { node }
         | Call::CloseWrite { node }
-        | Call::Connect { node } => Some(*node),
+        | Call::Connect { node }
+        | Call::Wrote { node, .. }
+        | Call::Fill { node, .. }
+        | Call::Sums { node, .. } => Some(*node),
         Call::Setattr { node, change, .. } if change.size.is_some() || change.mtime.is_some() => Some(*node),
         _ => None,
     }
-}
-
-/// Carries a change of size or modification time over to a backing file.
-fn follow(file: &BackingFile, size: Option<u64>, inode: &Inode) -> std::io::Result<()> {
-    if let Some(size) = size {
-        rustix::fs::ftruncate(file, size)?;
-    }
-    set_mtime(file, inode.mtime)
-}
-
-/// A lease of an object: it ends by itself, and leads to nothing else.
-fn address_of(written: &Written<'_>, stored: &StoredObject) -> Result<Address> {
-    let StoredObject { object, etag, size } = stored;
-    let signed =
-        written.store.wait(async |s3| s3.sign_get_matching(&object.key, etag, None, ADDRESS_VALID).await);
-    let signed = signed.map_err(io_refusal)?;
-    let mut headers = signed.headers;
-    headers.push(("Host".to_owned(), written.store.s3.endpoint().host.clone()));
-    Ok(Address {
-        pool: object.pool.0,
-        target: signed.path_and_query,
-        headers,
-        etag: etag.clone(),
-        size: *size,
-        valid_ms: ADDRESS_VALID.as_millis() as u32,
-    })
 }

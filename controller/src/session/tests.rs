@@ -20,6 +20,7 @@ use address_map::wire::{
 
 use super::inflight::UNANSWERED_MAX;
 use super::{DataPlane, MountControl, Replaced, Session};
+use crate::audit::Audit;
 use crate::map_service::PlaneServices;
 use crate::metrics::Forgery;
 use crate::pool::Pools;
@@ -54,7 +55,8 @@ impl World {
         let engine = Arc::new(MemoryEngine::new());
         let shards = vec![Arc::new(Shard::new(ShardId(0), engine.clone(), 1000))];
         let map = AddressMap::new(shards, Arc::new(SystemClock));
-        let plane = DataPlane::start(map, Pools::default(), Committer::new(engine)).unwrap();
+        let plane = DataPlane::start(map, Pools::default(), Committer::new(engine), Audit::none());
+        let plane = plane.unwrap();
         let pool = tempfile::tempdir().unwrap();
         let services = PlaneServices::new(plane.clone(), pool.path().join("staging"));
         let spec = PoolSpec::Posix(PosixSpec { path: pool.path().to_owned(), host: None });
@@ -106,6 +108,7 @@ impl World {
             target: LogicalPath::parse(target.as_bytes()).unwrap(),
             rights,
             expires: None,
+            leases: None,
         };
         assert!(matches!(self.services.grant(&order).unwrap(), GrantOutcome::Granted(_)));
     }

@@ -72,39 +72,49 @@ impl Pulse {
 
 /// The pauses of a test.
 #[derive(Debug, Default)]
-pub struct Pauses(Vec<Duration>);
+pub struct Pauses {
+    caused: Vec<Duration>,
+    /// What the same loads cost in moments of which nothing was made.
+    usual: Vec<Duration>,
+}
 
 impl Pauses {
-    /// Adds one.
-    pub fn push(&mut self, pause: Duration) {
-        self.0.push(pause);
-        self.0.sort_unstable();
+    /// Adds one, and what was usual just before.
+    pub fn push(&mut self, caused: Duration, usual: Duration) {
+        for (all, one) in [(&mut self.caused, caused), (&mut self.usual, usual)] {
+            all.push(one);
+            all.sort_unstable();
+        }
     }
 
     /// The longest.
     pub fn longest(&self) -> Duration {
-        self.0.last().copied().unwrap_or_default()
+        self.caused.last().copied().unwrap_or_default()
     }
 
     /// Prints a row of the table of crashes; `tests/crash` looks for these lines. There is one only if nothing was lost and
     /// no operation of `operations` has failed.
     pub fn print_row(&self, killed: &str, load: &str, operations: u64) {
-        let [p50, p99, longest] = [self.percentile(50), self.percentile(99), self.longest()];
-        let kills = self.0.len();
+        let [p50, p99] = [50, 99].map(|percent| percentile(&self.caused, percent));
+        let (kills, longest, usual) = (self.caused.len(), self.longest(), percentile(&self.usual, 99));
         println!(
-            "crash figures| {killed} | {load} | {kills} | {operations} | 0 | {p50:.1?} | {p99:.1?} | {longest:.1?} |"
+            "crash figures| {killed} | {load} | {kills} | {operations} | 0 | {p50:.1?} | {p99:.1?} | {longest:.1?} | {usual:.1?} |"
         );
     }
+}
 
-    fn percentile(&self, percent: usize) -> Duration {
-        let index = (self.0.len() * percent).div_ceil(100).saturating_sub(1);
-        self.0.get(index).copied().unwrap_or_default()
-    }
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let index = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(index).copied().unwrap_or_default()
 }
 
 impl fmt::Display for Pauses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (p50, p99, longest) = (self.percentile(50), self.percentile(99), self.longest());
-        write!(f, "{} pauses: p50 {p50:.1?}, p99 {p99:.1?}, longest {longest:.1?}", self.0.len())
+        let [p50, p99] = [50, 99].map(|percent| percentile(&self.caused, percent));
+        let (kills, longest, usual) = (self.caused.len(), self.longest(), percentile(&self.usual, 99));
+        write!(
+            f,
+            "{kills} pauses: p50 {p50:.1?}, p99 {p99:.1?}, longest {longest:.1?}; usual p99 {usual:.1?}"
+        )
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
-use s3s::dto::{self, CommonPrefix, ListObjectsV2Input, ListObjectsV2Output};
+use s3s::dto::{self, CommonPrefix, EncodingType, ListObjectsV2Input, ListObjectsV2Output};
 use s3s::{S3Result, s3_error};
 
 use super::service::Service;
@@ -26,6 +26,13 @@ impl Page {
     fn len(&self) -> usize {
         self.contents.len() + self.prefixes.len()
     }
+
+    /// As `encoding-type=url` wants it.
+    fn encode(&mut self) {
+        let keys = self.contents.iter_mut().map(|object| &mut object.key);
+        let prefixes = self.prefixes.iter_mut().map(|prefix| &mut prefix.prefix);
+        keys.chain(prefixes).flatten().for_each(|key| *key = encode(key));
+    }
 }
 
 impl Service {
@@ -35,10 +42,17 @@ impl Service {
         let bucket = self.store.bucket(&input.bucket)?.read();
         let prefix = input.prefix.as_deref().unwrap_or_default();
         let delimiter = input.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty());
-        let token = input.continuation_token.as_deref();
+        let token = input.continuation_token.as_deref().map(key_of).transpose()?;
+        let token = token.as_deref();
         let after = token.or(input.start_after.as_deref());
-        let page = page(&bucket.objects, prefix, delimiter, after, token, most);
+        let mut page = page(&bucket.objects, prefix, delimiter, after, token, most);
+        let encoded = input.encoding_type.as_ref().is_some_and(|how| how.as_str() == EncodingType::URL);
+        if encoded {
+            page.encode();
+        }
+        let shown = |text: Option<String>| if encoded { text.map(|text| encode(&text)) } else { text };
         Ok(ListObjectsV2Output {
+            encoding_type: input.encoding_type,
             key_count: i32::try_from(page.len()).ok(),
             max_keys: i32::try_from(most).ok(),
             is_truncated: Some(page.next.is_some()),
@@ -46,13 +60,24 @@ impl Service {
             contents: Some(page.contents),
             common_prefixes: Some(page.prefixes),
             name: Some(input.bucket),
-            prefix: input.prefix,
-            delimiter: input.delimiter,
+            prefix: shown(input.prefix),
+            delimiter: shown(input.delimiter),
             continuation_token: input.continuation_token,
-            start_after: input.start_after,
+            start_after: shown(input.start_after),
             ..ListObjectsV2Output::default()
         })
     }
+}
+
+/// As in a form: S3 says a space as a plus sign.
+fn encode(key: &str) -> String {
+    urlencoding::encode(key).replace("%20", "+")
+}
+
+/// The key in a token.
+fn key_of(token: &str) -> S3Result<String> {
+    let decoded = urlencoding::decode(&token.replace('+', " ")).map(std::borrow::Cow::into_owned);
+    decoded.map_err(|_| s3_error!(InvalidArgument))
 }
 
 /// How many entries an answer may have.
@@ -83,7 +108,8 @@ fn page(
             continue;
         }
         if page.len() == most {
-            page.next = last.map(str::to_owned);
+            // There are keys that XML has no way to say.
+            page.next = last.map(encode);
             break;
         }
         match rolled_up {

@@ -25,6 +25,7 @@ mod service;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod wire;
 
 pub use bucket::{ObjectInfo, OpenUpload, S3Bucket};
@@ -32,3 +33,4 @@ pub use faults::{Fault, FaultId, FaultRule, Faults};
 pub use options::{S3Options, User};
 pub use record::{Recorded, RequestKind};
 pub use server::S3Server;
+pub use tls::{Authority, ServerTls};

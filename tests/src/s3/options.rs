@@ -1,5 +1,7 @@
 //! What a server is started with.
 
+use super::tls::ServerTls;
+
 /// What a server is started with: its buckets, its users, and how exactly it behaves.
 #[derive(Clone, Debug)]
 pub struct S3Options {
@@ -8,13 +10,21 @@ pub struct S3Options {
     pub(super) min_part_size: u64,
     pub(super) md5_etags: bool,
     pub(super) threads: usize,
+    pub(super) tls: Option<ServerTls>,
 }
 
 impl S3Options {
     /// A server without buckets and users.
     #[must_use]
     pub fn new() -> Self {
-        Self { buckets: Vec::new(), users: Vec::new(), min_part_size: 5 << 20, md5_etags: true, threads: 2 }
+        Self {
+            buckets: Vec::new(),
+            users: Vec::new(),
+            min_part_size: 5 << 20,
+            md5_etags: true,
+            threads: 2,
+            tls: None,
+        }
     }
 
     /// With this bucket, empty.
@@ -47,6 +57,13 @@ impl S3Options {
     #[must_use]
     pub fn opaque_etags(mut self) -> Self {
         self.md5_etags = false;
+        self
+    }
+
+    /// Speaks TLS, and only that.
+    #[must_use]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
         self
     }
 

@@ -10,9 +10,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use s3s::service::S3ServiceBuilder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 use super::access::Users;
 use super::bucket::S3Bucket;
@@ -35,6 +37,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct S3Server {
     address: SocketAddr,
+    scheme: &'static str,
     state: State,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -59,6 +62,8 @@ impl S3Server {
         let users = Users::new(options.users);
         let state = State { store, users, faults: Faults::default(), log: Log::default() };
         let front = Arc::new(state.front());
+        let tls = options.tls.map(|tls| TlsAcceptor::from(tls.0));
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let runtime = Builder::new_multi_thread()
             .worker_threads(options.threads)
             .thread_name("s3-server")
@@ -70,8 +75,8 @@ impl S3Server {
         let listener = listener.expect("bind the port of the S3 server");
         let address = listener.local_addr().expect("the port of the S3 server");
         let (stop, stopped) = oneshot::channel();
-        let thread = thread::spawn(move || run(runtime, listener, front, stopped));
-        Self { address, state, stop: Some(stop), thread: Some(thread) }
+        let thread = thread::spawn(move || run(runtime, listener, front, tls, stopped));
+        Self { address, scheme, state, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Starts a server with one bucket and one user, `root` with the secret `root-secret`, who may do everything.
@@ -80,10 +85,10 @@ impl S3Server {
         Self::start(S3Options::new().bucket(name).user(User::new("root", "root-secret").may_do_all()))
     }
 
-    /// Where clients find it: `http://127.0.0.1:PORT`. Requests must be in path style.
+    /// Where clients find it: `http://127.0.0.1:PORT`, or `https` with TLS. Requests must be in path style.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// The address it listens on.
@@ -176,25 +181,31 @@ impl std::fmt::Debug for State {
 }
 
 /// Accepts connections until the test drops its end of `stopped`, then ends them all.
-fn run(runtime: Runtime, listener: std::net::TcpListener, front: Arc<Front>, stopped: oneshot::Receiver<()>) {
+fn run(
+    runtime: Runtime,
+    listener: std::net::TcpListener,
+    front: Arc<Front>,
+    tls: Option<TlsAcceptor>,
+    stopped: oneshot::Receiver<()>,
+) {
     runtime.block_on(async {
         listener.set_nonblocking(true).expect("a socket of the runtime");
         let listener = TcpListener::from_std(listener).expect("a socket of the runtime");
         tokio::select! {
-            never = accept(listener, front) => match never {},
+            never = accept(listener, front, tls) => match never {},
             _ = stopped => {}
         }
     });
     runtime.shutdown_timeout(STOP_WITHIN);
 }
 
-async fn accept(listener: TcpListener, front: Arc<Front>) -> Infallible {
+async fn accept(listener: TcpListener, front: Arc<Front>, tls: Option<TlsAcceptor>) -> Infallible {
     let mut connection = 0;
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
                 connection += 1;
-                tokio::spawn(serve(socket, connection, Arc::clone(&front)));
+                tokio::spawn(serve(socket, connection, Arc::clone(&front), tls.clone()));
             }
             Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
         }
@@ -202,11 +213,27 @@ async fn accept(listener: TcpListener, front: Arc<Front>) -> Infallible {
 }
 
 /// Serves a connection to its end. How it ends is the client's affair, or a fault's.
-async fn serve(socket: TcpStream, connection: u64, front: Arc<Front>) {
+async fn serve(socket: TcpStream, connection: u64, front: Arc<Front>, tls: Option<TlsAcceptor>) {
     // Without this, every answer in two writes would wait for the client's delayed acknowledgement.
     let _ = socket.set_nodelay(true);
     let cut = Arc::new(Cut::default());
-    let wire = TokioIo::new(Wire::new(socket, Arc::clone(&cut)));
+    let wire = Wire::new(socket, Arc::clone(&cut));
+    match tls {
+        None => serve_http(wire, connection, front, cut).await,
+        Some(tls) => {
+            if let Ok(wire) = tls.accept(wire).await {
+                serve_http(wire, connection, front, cut).await;
+            }
+        }
+    }
+}
+
+async fn serve_http(
+    wire: impl AsyncRead + AsyncWrite + Unpin,
+    connection: u64,
+    front: Arc<Front>,
+    cut: Arc<Cut>,
+) {
     let service = service_fn(|request| front.serve(request, connection, Arc::clone(&cut)));
-    let _ = http1::Builder::new().serve_connection(wire, service).await;
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(wire), service).await;
 }

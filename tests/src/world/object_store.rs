@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{Binaries, World};
-use crate::s3::{S3Bucket, S3Options, S3Server, User};
+use crate::s3::{Authority, S3Bucket, S3Options, S3Server, User};
 
 /// The bucket of the pool.
 pub(super) const BUCKET: &str = "vmds";
@@ -32,9 +32,22 @@ impl World {
     #[track_caller]
     pub fn start_on_objects_with(binaries: Binaries, arguments: &[&str], pool: &[&str]) -> Self {
         let mut world = Self::start_with(binaries, arguments);
-        let user = User::new(ACCESS_KEY, SECRET_KEY).may_do_all();
-        let server = S3Server::start(S3Options::new().bucket(BUCKET).user(user));
+        let server = S3Server::start(options());
         world.add_store(&server, pool);
+        world.objects = Some(server);
+        world
+    }
+
+    /// The same, where the object store speaks TLS.
+    #[track_caller]
+    pub fn start_on_objects_over_tls(binaries: Binaries) -> Self {
+        let authority = Authority::new();
+        let mut world = Self::start_with(binaries, &[]);
+        let trusted = world.dir().join("trusted.pem");
+        fs::write(&trusted, authority.pem()).expect("write a certificate");
+        let trusted = trusted.to_str().expect("test paths are text");
+        let server = S3Server::start(options().tls(authority.serve_as("127.0.0.1")));
+        world.add_store(&server, &["--ca-file", trusted]);
         world.objects = Some(server);
         world
     }
@@ -126,4 +139,9 @@ fn file_sizes(dir: &Path) -> Vec<u64> {
         }
     }
     sizes
+}
+
+/// A bucket, and who may do everything in it.
+fn options() -> S3Options {
+    S3Options::new().bucket(BUCKET).user(User::new(ACCESS_KEY, SECRET_KEY).may_do_all())
 }

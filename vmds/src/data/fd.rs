@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::io::{IoSlice, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +13,12 @@ use address_map::wire::Lease;
 use rustix::fs::{AtFlags, FallocateFlags, SeekFrom, Statx, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::near::{Chunks, Tip};
 use super::store::Object;
 
 /// How leases that are no descriptors are used.
-const FLOATING: Lease = Lease { write: false, backing: None, floating: true, remote: false, alone: true };
+const FLOATING: Lease =
+    Lease { write: false, backing: None, floating: true, remote: false, alone: true, near: None };
 
 /// Most bytes copied by one request, so that no thread of the pool is taken for long; callers go on with the rest.
 pub(crate) const COPY_MAX: u64 = 64 * 1024 * 1024;
@@ -43,6 +46,9 @@ pub(crate) struct Held {
     pub(crate) lease: Lease,
     /// Size up to which growth is known to be charged, bytes.
     charged: AtomicU64,
+    /// What of it is there already; `None`: all.
+    chunks: Option<Chunks>,
+    tip: Tip,
 }
 
 thread_local! {
@@ -86,7 +92,26 @@ impl Held {
     }
 
     fn of(bytes: Bytes, lease: Lease) -> Self {
-        Self { bytes, lease, charged: AtomicU64::new(0) }
+        let chunks = lease.near.map(Chunks::new);
+        Self { bytes, lease, charged: AtomicU64::new(0), chunks, tip: Tip::default() }
+    }
+
+    /// Whether the controller has to be asked for these bytes before they are used.
+    pub(crate) fn lacks(&self, range: &Range<u64>, write: bool) -> bool {
+        self.chunks.as_ref().is_some_and(|chunks| chunks.lack(range, write))
+    }
+
+    /// The controller has been asked.
+    pub(crate) fn filled(&self, range: &Range<u64>, write: bool) {
+        if let Some(chunks) = &self.chunks {
+            chunks.have(range, write);
+        }
+    }
+
+    /// Bytes were written. Answers how far the file has been written from its beginning on, when the controller should
+    /// know.
+    pub(crate) fn wrote(&self, range: Range<u64>) -> Option<u64> {
+        if self.lease.floating && self.chunks.is_none() { self.tip.wrote(range) } else { None }
     }
 
     /// Whether it serves for opening a handle, or with `bytes` for using one.
@@ -226,11 +251,11 @@ impl Held {
     /// `lseek(2)` for data and holes. Moves the position of the descriptor, which nobody uses.
     pub(crate) fn seek(&self, to: SeekFrom) -> Result<u64, Errno> {
         match (self.file(), to) {
-            (Ok(fd), to) => rustix::fs::seek(fd, to),
-            // All of it is data, and behind its end is a hole.
-            (Err(_), SeekFrom::Data(offset)) if offset < self.size()? => Ok(offset),
-            (Err(_), SeekFrom::Hole(offset)) if offset < self.size()? => self.size(),
-            (Err(_), _) => Err(Errno::NXIO),
+            (Ok(fd), to) if self.chunks.is_none() => rustix::fs::seek(fd, to),
+            // All of it is data, as far as anybody knows, and behind its end is a hole.
+            (_, SeekFrom::Data(offset)) if offset < self.size()? => Ok(offset),
+            (_, SeekFrom::Hole(offset)) if offset < self.size()? => self.size(),
+            _ => Err(Errno::NXIO),
         }
     }
 

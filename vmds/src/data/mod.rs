@@ -3,5 +3,6 @@
 
 pub(crate) mod fd;
 pub(crate) mod leases;
+mod near;
 pub(crate) mod pool;
 pub(crate) mod store;

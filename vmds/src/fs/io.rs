@@ -1,5 +1,6 @@
 //! Bytes that the kernel does not move itself.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use address_map::attr::{AttrChange, Caller};
@@ -44,7 +45,7 @@ impl Fs {
         done: impl FnOnce(Result<&[u8], Errno>) + Send + 'static,
     ) {
         let fs = Arc::clone(self);
-        self.with_open(node, false, move |held| {
+        self.with_bytes(node, offset..offset.saturating_add(size as u64), move |held| {
             let held = match held {
                 Ok(held) => held,
                 Err(errno) => return done(Err(errno)),
@@ -72,6 +73,15 @@ impl Fs {
                     });
                 },
             );
+        });
+    }
+
+    /// The lease of an open file, with bytes that are to be read.
+    fn with_bytes(self: &Arc<Self>, node: NodeId, range: Range<u64>, done: impl Done<Arc<Held>>) {
+        let fs = Arc::clone(self);
+        self.with_open(node, false, move |held| match held {
+            Ok(held) => fs.bring_near(node, held, range, false, done),
+            Err(errno) => done(Err(errno)),
         });
     }
 
@@ -103,9 +113,12 @@ impl Fs {
         let Some(end) = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_SIZE_MAX) else {
             return done(Err(Refusal::TooLarge.into()));
         };
-        self.change_bytes(node, Some(end), done, move |held| {
+        let fs = Arc::clone(self);
+        self.change_bytes(node, offset..end, Some(end), done, move |held| {
+            let written = held.write(offset, &data)?;
+            fs.wrote(node, held, offset..offset + written as u64);
             // The kernel writes at most a mebibyte at a time.
-            Ok(held.write(offset, &data)? as u32)
+            Ok(written as u32)
         });
     }
 
@@ -144,15 +157,23 @@ impl Fs {
         let Some(end) = size.checked_add(data.len() as u64).filter(|end| *end <= FILE_SIZE_MAX) else {
             return done(Err(Refusal::TooLarge.into()));
         };
-        let (fs, target) = (Arc::clone(self), Arc::clone(&held));
+        let (fs, teller, target) = (Arc::clone(self), Arc::clone(self), Arc::clone(&held));
         let append = move |held: &Held| {
-            let written = held.append(&data)? as u32;
-            Ok((written, held.size().unwrap_or(end)))
+            let written = held.append(&data)?;
+            teller.wrote(node, held, size..size + written as u64);
+            Ok((written as u32, held.size().unwrap_or(end)))
         };
-        self.grow(node, held, end, append, move |appended| match appended {
-            // If others have moved the end meanwhile, that is charged now.
-            Ok((written, end)) => fs.grow(node, target, end, |_| Ok(()), move |_| done(Ok(written))),
-            Err(errno) => done(Err(errno)),
+        self.bring_near(node, held, size..end, true, move |held| {
+            let held = match held {
+                Ok(held) => held,
+                Err(errno) => return done(Err(errno)),
+            };
+            let after = Arc::clone(&fs);
+            fs.grow(node, held, end, append, move |appended| match appended {
+                // If others have moved the end meanwhile, that is charged now.
+                Ok((written, end)) => after.grow(node, target, end, |_| Ok(()), move |_| done(Ok(written))),
+                Err(errno) => done(Err(errno)),
+            });
         });
     }
 

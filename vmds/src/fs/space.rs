@@ -35,8 +35,10 @@ impl Fs {
         let Some(end) = at.offset.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX) else {
             return done(Err(Refusal::TooLarge.into()));
         };
-        let end = (!mode.contains(FallocateFlags::KEEP_SIZE)).then_some(end);
-        self.change_bytes(at.node, end, done, move |held| held.allocate(mode, at.offset, len));
+        let grown = (!mode.contains(FallocateFlags::KEEP_SIZE)).then_some(end);
+        self.change_bytes(at.node, at.offset..end, grown, done, move |held| {
+            held.allocate(mode, at.offset, len)
+        });
     }
 
     /// The next data or hole.
@@ -75,8 +77,12 @@ impl Fs {
                 let Some(end) = to.offset.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX) else {
                     return done(Err(Refusal::TooLarge.into()));
                 };
-                after.change_bytes(to.node, Some(end), done, move |target| {
-                    Ok(source.copy_to(from.offset, target, to.offset, len)? as u32)
+                let (fs, read) = (Arc::clone(&after), from.offset..from.offset + len);
+                after.bring_near(from.node, source, read, false, move |source| match source {
+                    Ok(source) => fs.change_bytes(to.node, to.offset..end, Some(end), done, move |target| {
+                        Ok(source.copy_to(from.offset, target, to.offset, len)? as u32)
+                    }),
+                    Err(errno) => done(Err(errno)),
                 });
             });
         });

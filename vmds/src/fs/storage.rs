@@ -1,5 +1,6 @@
 //! Work on backing files, on threads that may wait for storage; whoever asked for it is answered in time all the same.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use address_map::error::Refusal;
@@ -45,19 +46,52 @@ impl Fs {
         });
     }
 
-    /// Changes the bytes of an open file on a thread that may wait, after growth up to `end` has been charged.
+    /// Has bytes that are about to be used brought to the leased file, if they are not there.
+    pub(super) fn bring_near(
+        self: &Arc<Self>,
+        node: NodeId,
+        held: Arc<Held>,
+        range: Range<u64>,
+        write: bool,
+        done: impl Done<Arc<Held>>,
+    ) {
+        if !held.lacks(&range, write) {
+            return done(Ok(held));
+        }
+        let call = Call::Fill { node, start: range.start, end: range.end, write };
+        self.call_patiently(call, move |filled| match filled {
+            Ok(_) => {
+                held.filled(&range, write);
+                done(Ok(held));
+            }
+            Err(refusal) => done(Err(refusal.into())),
+        });
+    }
+
+    /// Changes bytes of an open file on a thread that may wait, after growth up to `end` has been charged.
     pub(super) fn change_bytes<T: 'static>(
         self: &Arc<Self>,
         node: NodeId,
+        range: Range<u64>,
         end: Option<u64>,
         done: impl Done<T>,
         change: impl FnOnce(&Held) -> Result<T, rustix::io::Errno> + Send + 'static,
     ) {
-        let fs = Arc::clone(self);
+        let (fs, after) = (Arc::clone(self), Arc::clone(self));
         self.with_open(node, true, move |held| match held {
-            Ok(held) => fs.grow(node, held, end.unwrap_or(0), change, done),
+            Ok(held) => fs.bring_near(node, held, range, true, move |held| match held {
+                Ok(held) => after.grow(node, held, end.unwrap_or(0), change, done),
+                Err(errno) => done(Err(errno)),
+            }),
             Err(errno) => done(Err(errno)),
         });
+    }
+
+    /// Bytes of a file were written: the controller may want to know how far that has come. Nobody waits for it.
+    pub(super) fn wrote(&self, node: NodeId, held: &Held, range: Range<u64>) {
+        if let Some(end) = held.wrote(range) {
+            self.link.call(Call::Wrote { node, end }, |_| {});
+        }
     }
 
     /// Has growth to `end` bytes charged, if it is one, then makes the change.

@@ -148,7 +148,8 @@ impl Tree {
             node.backing = register(file);
         }
         node.attr.volatile |= write;
-        let lease = Lease { write, backing: node.backing, floating: false, remote: false, alone: true };
+        let lease =
+            Lease { write, backing: node.backing, floating: false, remote: false, alone: true, near: None };
         (lease, file.as_fd().try_clone_to_owned().unwrap())
     }
 
@@ -260,8 +261,8 @@ impl Tree {
                 inodes: 1000,
                 inodes_free: 900,
             })),
-            Call::Flush { .. } => Ok((Answer::Done, None)),
-            Call::Connect { .. } => Err(Refusal::NotSupported),
+            Call::Flush { .. } | Call::Wrote { .. } | Call::Fill { .. } => Ok((Answer::Done, None)),
+            Call::Connect { .. } | Call::Sums { .. } => Err(Refusal::NotSupported),
             Call::Lease { node, write, .. } => {
                 self.node(node)?;
                 let (lease, fd) = self.lease(node.ino().0, write);

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use address_map::sums;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use aws_smithy_types::base64;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
@@ -64,19 +65,43 @@ impl Body for FileSlice {
     }
 }
 
-/// The CRC-32 of the bytes `range` of a file, in base64 as it is sent with them. Reading twice costs little: the file
-/// has just been written, and a checksum behind the bytes is understood by few endpoints.
-pub(super) async fn checksum(file: Arc<OwnedFd>, range: Range<u64>) -> io::Result<String> {
-    let counted = tokio::task::spawn_blocking(move || {
-        let (mut sum, mut at) = (crc32fast::Hasher::new(), range.start);
+/// What is known of bytes before they are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Measured {
+    /// Their CRC-32, in base64 as it is sent with them.
+    pub(super) crc32: String,
+    /// Their [`sums`].
+    pub(super) sums: Vec<u64>,
+}
+
+/// Measures the bytes `range` of a file. Reading twice costs little: the file has just been written, and a checksum
+/// behind the bytes is understood by few endpoints.
+pub(super) async fn measure(file: Arc<OwnedFd>, range: Range<u64>) -> io::Result<Measured> {
+    let measured = tokio::task::spawn_blocking(move || {
+        let (mut crc32, mut made, mut at) = (crc32fast::Hasher::new(), Vec::new(), range.start);
         while at < range.end {
+            // Whole pieces: each chunk begins where one does.
             let chunk = at..range.end.min(at + CHUNK);
-            sum.update(&read_exactly(&file, &chunk)?);
+            let bytes = read_exactly(&file, &chunk)?;
+            crc32.update(&bytes);
+            made.extend(sums::of_all(&bytes));
             at = chunk.end;
         }
-        Ok(base64::encode(sum.finalize().to_be_bytes()))
+        Ok(Measured { crc32: base64::encode(crc32.finalize().to_be_bytes()), sums: made })
     });
-    counted.await.map_err(io::Error::other).flatten()
+    measured.await.map_err(io::Error::other).flatten()
+}
+
+/// Reads the bytes `range` of a file to memory, and measures them there: what is sent and what was measured are the same
+/// even if the file changes meanwhile.
+pub(super) async fn read(file: Arc<OwnedFd>, range: Range<u64>) -> io::Result<(Bytes, Measured)> {
+    let read = tokio::task::spawn_blocking(move || {
+        let bytes = read_exactly(&file, &range)?;
+        let crc32 = base64::encode(crc32fast::hash(&bytes).to_be_bytes());
+        let measured = Measured { crc32, sums: sums::of_all(&bytes) };
+        Ok((bytes, measured))
+    });
+    read.await.map_err(io::Error::other).flatten()
 }
 
 /// Reads a range that the file must have.
@@ -103,11 +128,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_checksum_is_that_of_the_piece() {
+    async fn a_piece_is_measured_alike_in_both_ways() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"xx123456789xx").unwrap();
         // The check value of CRC-32 is 0xCBF43926.
-        assert_eq!(checksum(Arc::new(file.into()), 2..11).await.unwrap(), "y/Q5Jg==");
+        file.set_len(3 * CHUNK).unwrap();
+        let file: Arc<OwnedFd> = Arc::new(file.into());
+        let measured = measure(file.clone(), 2..11).await.unwrap();
+        assert_eq!(measured, Measured { crc32: "y/Q5Jg==".to_owned(), sums: vec![sums::of(b"123456789")] });
+        let range = CHUNK..3 * CHUNK - 5;
+        let (bytes, read) = read(file.clone(), range.clone()).await.unwrap();
+        assert_eq!(bytes.len() as u64, range.end - range.start);
+        assert_eq!(read, measure(file, range).await.unwrap());
     }
 
     #[tokio::test]

@@ -10,10 +10,11 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Builder, Config, IdentityCache, ProvideCredentials, Region, RequestChecksumCalculation,
     ResponseChecksumValidation, SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
 };
-use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+use aws_smithy_http_client::tls::{self, TlsContext};
 
 use super::clock::ClockWatch;
 use super::credentials::Keyring;
+use super::trust::Trust;
 use super::{S3Error, S3Settings};
 
 /// Most times a request is sent.
@@ -24,12 +25,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Slowest transfer that is still waited for, bytes per second.
 const SLOWEST: u64 = 1 << 20;
-/// Largest file with certificates, bytes.
-const CA_MAX: u64 = 1 << 20;
 
 /// Builds the client. Nothing is sent.
 pub(super) fn build(
     settings: &S3Settings,
+    trust: &Trust,
     keyring: Arc<Keyring>,
     clock: ClockWatch,
 ) -> Result<Client, S3Error> {
@@ -51,7 +51,7 @@ pub(super) fn build(
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .interceptor(clock)
-        .http_client(http_client(settings)?);
+        .http_client(http_client(trust)?);
     Ok(Client::from_conf(config.build()))
 }
 
@@ -73,23 +73,8 @@ fn timeouts(patience: Duration, bytes: u64) -> TimeoutConfig {
         .build()
 }
 
-fn http_client(settings: &S3Settings) -> Result<SharedHttpClient, S3Error> {
-    let mut trusted = TrustStore::default();
-    if let Some(path) = &settings.ca_file {
-        let shown = path.display();
-        let unreadable =
-            |error| S3Error::Invalid(format!("the certificates {shown} cannot be read: {error}"));
-        if std::fs::metadata(path).map_err(unreadable)?.len() > CA_MAX {
-            return Err(S3Error::Invalid(format!("the certificates {shown} are more than {CA_MAX} bytes")));
-        }
-        let pem = std::fs::read(path).map_err(unreadable)?;
-        // The TLS library would end the process over a file without any.
-        if !pem.windows(11).any(|at| at == b"-----BEGIN ") {
-            return Err(S3Error::Invalid(format!("there is no certificate (PEM) in {shown}")));
-        }
-        trusted = TrustStore::empty().with_pem_certificate(pem);
-    }
-    let context = TlsContext::builder().with_trust_store(trusted).build();
+fn http_client(trust: &Trust) -> Result<SharedHttpClient, S3Error> {
+    let context = TlsContext::builder().with_trust_store(trust.for_sdk()).build();
     let context = context.map_err(|_| S3Error::Invalid("TLS cannot be set up".to_owned()))?;
     Ok(aws_smithy_http_client::Builder::new()
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))

@@ -26,7 +26,7 @@ const BROKEN_MAX: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl S3Pool {
-    /// Writes an object into a file, from its beginning. `etag` and `size`: what the object must be.
+    /// Writes bytes of an object to the same place of a file. `etag` and `size`: what the object must be.
     ///
     /// # Errors
     /// [`S3Error::Changed`], [`S3Error::NotFound`]: it is not that object any more. The file may have been written to
@@ -36,10 +36,12 @@ impl S3Pool {
         key: &str,
         etag: &str,
         size: u64,
+        range: Range<u64>,
         into: Arc<OwnedFd>,
     ) -> Result<(), S3Error> {
-        let whole = self.download_all(key, etag, size, into);
-        let ended = tokio::time::timeout(time_for(size, self.settings.patience), whole).await;
+        let time = time_for(range.end.saturating_sub(range.start), self.settings.patience);
+        let whole = self.download_all(key, etag, size, range, into);
+        let ended = tokio::time::timeout(time, whole).await;
         ended.unwrap_or(Err(S3Error::Timeout))
     }
 
@@ -48,14 +50,15 @@ impl S3Pool {
         key: &str,
         etag: &str,
         size: u64,
+        wanted: Range<u64>,
         into: Arc<OwnedFd>,
     ) -> Result<(), S3Error> {
         let mut running = JoinSet::new();
-        for start in (0..size).step_by(usize::try_from(RANGE).unwrap_or(usize::MAX)) {
+        for start in wanted.clone().step_by(usize::try_from(RANGE).unwrap_or(usize::MAX)) {
             if running.len() >= RANGES_AT_ONCE {
                 joined(&mut running).await?;
             }
-            let range = start..size.min(start + RANGE);
+            let range = start..wanted.end.min(start + RANGE);
             let piece = Piece {
                 pool: self.clone(),
                 key: key.to_owned(),

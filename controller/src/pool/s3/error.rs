@@ -35,6 +35,9 @@ pub enum S3Error {
     /// The endpoint cannot be reached or fails; it may work later.
     #[error("the endpoint does not work now ({0})")]
     Unavailable(String),
+    /// As many connections as one session may have.
+    #[error("too many connections to the endpoint are in use")]
+    TooMany,
     /// Nothing came in time; what was asked may have been done or not.
     #[error("the endpoint did not answer in time")]
     Timeout,
@@ -59,6 +62,7 @@ impl S3Error {
             S3Error::NotFound | S3Error::Changed => Errno::STALE,
             S3Error::NoSpace(_) => Errno::NOSPC,
             S3Error::Throttled => Errno::AGAIN,
+            S3Error::TooMany => Errno::MFILE,
             S3Error::Timeout => Errno::TIMEDOUT,
             S3Error::Staging(error) => Errno::from_io_error(error).unwrap_or(Errno::IO),
             S3Error::Exists
@@ -72,7 +76,7 @@ impl S3Error {
 
     /// Whether the same may work later without anybody changing anything.
     pub fn may_pass(&self) -> bool {
-        matches!(self, S3Error::Throttled | S3Error::Unavailable(_) | S3Error::Timeout)
+        matches!(self, S3Error::Throttled | S3Error::Unavailable(_) | S3Error::TooMany | S3Error::Timeout)
     }
 }
 

@@ -6,9 +6,11 @@
 //!
 //! Credentials are read here and stay here: no status, log, error or `Debug` shows them or anything signed with them.
 //!
-//! Keys are given without the pool's prefix.
+//! Keys are given without the pool's prefix. One that begins with '/' is, behind that, a whole key of the bucket: of an
+//! object that was there before ([`address_map::namespace::object::adopted_address`]).
 
 mod body;
+mod browse;
 mod client;
 mod clock;
 mod connect;
@@ -16,12 +18,17 @@ mod credentials;
 mod download;
 mod error;
 mod multipart;
+mod new_object;
 mod objects;
 mod plain;
 mod presign;
 mod probe;
+mod relay;
 mod runtime;
 mod settings;
+mod stale;
+mod tls;
+mod trust;
 mod upload;
 
 use std::fmt;
@@ -33,19 +40,28 @@ use aws_sdk_s3::Client;
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use browse::{Findings, Found, SEPARATOR, Span};
 pub use error::S3Error;
+pub use multipart::{part_size, parts};
+pub use new_object::{Base, NewObject, Uploaded};
 pub use objects::{Listed, Page};
 pub use presign::SignedGet;
+pub use relay::Relays;
 pub use runtime::S3Runtime;
 pub use settings::{Endpoint, S3Settings};
+pub use upload::WHOLE_MAX;
 
 use crate::resource::EtagForm;
 pub use crate::resource::S3Capabilities as Capabilities;
 use clock::ClockWatch;
 use credentials::Keyring;
+use tls::Tls;
+use trust::Trust;
 
 /// Transfers of one pool at the same time; each holds about a megabyte.
 const TRANSFERS_MAX: usize = 16;
+/// Of these, transfers by way of memory; each holds a part.
+const BUFFERED_MAX: usize = 4;
 
 /// See the module. A clone is the same pool.
 #[derive(Clone)]
@@ -53,9 +69,12 @@ pub struct S3Pool {
     settings: Arc<S3Settings>,
     keyring: Arc<Keyring>,
     client: Client,
+    /// How VMDSes reach it; `None`: without TLS.
+    tls: Option<Arc<Tls>>,
     clock: ClockWatch,
     known: Arc<RwLock<Known>>,
     turns: Arc<Semaphore>,
+    buffers: Arc<Semaphore>,
 }
 
 /// What is known about the endpoint.
@@ -83,15 +102,22 @@ impl S3Pool {
     /// [`S3Error::Credentials`], [`S3Error::Invalid`]: sentences for people.
     pub fn open(settings: S3Settings) -> Result<Self, S3Error> {
         make_private(&settings.staging)?;
+        let trust = Trust::read(settings.ca_file.as_deref())?;
+        let tls = match settings.endpoint.tls {
+            true => Some(Arc::new(Tls::new(&settings.endpoint, &trust)?)),
+            false => None,
+        };
         let (keyring, clock) =
             (Arc::new(Keyring::open(settings.credentials.clone())?), ClockWatch::default());
         Ok(Self {
-            client: client::build(&settings, keyring.clone(), clock.clone())?,
+            client: client::build(&settings, &trust, keyring.clone(), clock.clone())?,
+            tls,
             settings: Arc::new(settings),
             keyring,
             clock,
             known: Arc::default(),
             turns: Arc::new(Semaphore::new(TRANSFERS_MAX)),
+            buffers: Arc::new(Semaphore::new(BUFFERED_MAX)),
         })
     }
 
@@ -129,6 +155,11 @@ impl S3Pool {
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
         self.turns.clone().acquire_owned().await.ok()
+    }
+
+    /// Waits until there is memory for a part.
+    async fn buffer(&self) -> Option<OwnedSemaphorePermit> {
+        self.buffers.clone().acquire_owned().await.ok()
     }
 }
 

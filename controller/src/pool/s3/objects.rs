@@ -104,7 +104,9 @@ impl S3Pool {
             tracing::warn!(key = error.key(), why, "objects cannot be deleted");
         }
         let own = |key: &str| key.strip_prefix(&self.settings.prefix).map(str::to_owned);
-        Ok(stayed.filter_map(|error| own(error.key()?)).collect())
+        // What did not go and is not named may be any of them.
+        let unnamed = || S3Error::Unavailable("objects cannot be deleted".to_owned());
+        stayed.map(|error| error.key().and_then(own).ok_or_else(unnamed)).collect()
     }
 
     /// Deletes one by one, for endpoints that know no other way.

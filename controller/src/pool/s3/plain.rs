@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Longest answer that is taken, in bytes.
@@ -37,9 +38,9 @@ pub(super) async fn ask(
     tokio::time::timeout(within, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Asks over a connection that is there.
+/// Asks over a connection that is there, whatever it is encrypted by.
 pub(super) async fn exchange(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     host: &str,
     method: Method,
     path_and_query: &str,

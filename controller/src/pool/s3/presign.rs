@@ -106,7 +106,8 @@ pub(super) fn signed_get(
 ) -> Result<SignedGet, S3Error> {
     let refused = || S3Error::Invalid("the address cannot be signed".to_owned());
     let valid = Duration::from_secs(valid.min(VALID_MAX).as_secs().max(1));
-    let expires = credentials.expiry().map_or(now + valid, |end| end.min(now + valid));
+    let expires = whole_second(now) + valid;
+    let expires = credentials.expiry().map_or(expires, |end| end.min(expires));
     let endpoint = &settings.endpoint;
     let path = endpoint.path(&settings.full_key(key));
     let url = format!("{}://{}{path}", endpoint.scheme(), endpoint.host);
@@ -136,6 +137,12 @@ pub(super) fn signed_get(
     Ok(SignedGet { path_and_query, headers, expires })
 }
 
+/// The time as it stands in an address: the second that has begun.
+fn whole_second(time: SystemTime) -> SystemTime {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +158,7 @@ mod tests {
             credentials: CredentialsSpec::Env,
             staging: None,
             ca_file: None,
+            lease_seconds: None,
         };
         S3Settings::new(&spec, "/staging".into(), Duration::from_secs(30)).unwrap()
     }
@@ -189,6 +197,13 @@ mod tests {
         let shown = format!("{signed:?}");
         assert!(!shown.contains("Signature") && !shown.contains("t%2Fk"), "{shown}");
         assert!(range_header(&(5..5)).is_err());
+    }
+
+    #[test]
+    fn an_address_ends_when_the_endpoint_says_and_the_endpoint_knows_seconds_only() {
+        let (late, valid) = (then() + Duration::from_millis(900), Duration::from_secs(2));
+        let signed = signed_get(&settings(), credentials(None), "k", Vec::new(), late, valid).unwrap();
+        assert_eq!(signed.expires, then() + valid);
     }
 
     #[test]

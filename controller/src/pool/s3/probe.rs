@@ -82,13 +82,10 @@ impl S3Pool {
         }
     }
 
-    /// An endpoint where nobody answers is not asked again and again: that takes long.
+    /// An endpoint where nobody answers is not asked again and again: that takes long. And where TLS is spoken, it is
+    /// found out here, and told apart, who answers.
     async fn try_reaching(&self) -> Result<(), S3Error> {
-        match self.connect_async().await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(S3Error::Timeout),
-            Err(error) => Err(S3Error::Unavailable(error.kind().to_string())),
-        }
+        self.connect_here().await.map(drop)
     }
 
     async fn try_rest(&self, key: &str, conditional_put: bool) -> Result<Capabilities, S3Error> {
@@ -227,13 +224,9 @@ impl S3Pool {
         get.customize().config_override(wrong).send().await.is_ok()
     }
 
-    /// Whether signed addresses work that were altered, and that have expired. Asked as a VMDS asks, so only where no
-    /// TLS is in the way.
+    /// Whether signed addresses work that were altered, and that have expired. Asked as a VMDS asks.
     async fn reads_with_bad_addresses(&self, key: &str) -> (bool, bool) {
         let Ok(credentials) = self.keyring.current().await else { return (false, false) };
-        if self.settings.endpoint.tls {
-            return (false, false);
-        }
         let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
         let sign = |at, name: &str| {
             signed_get(&self.settings, credentials.clone(), name, Vec::new(), at, Duration::from_secs(60))
@@ -255,7 +248,7 @@ impl S3Pool {
 
     async fn reads(&self, path_and_query: &str) -> bool {
         let asked = async {
-            let stream = self.connect_async().await?;
+            let stream = self.connect_here().await?;
             plain::exchange(stream, &self.settings.endpoint.host, Method::GET, path_and_query, &[]).await
         };
         let answer = tokio::time::timeout(self.settings.patience, asked).await;

@@ -10,6 +10,8 @@ use crate::resource::{CredentialsSpec, S3Spec};
 
 /// The region of an endpoint that was named without one; such endpoints seldom care.
 const DEFAULT_REGION: &str = "us-east-1";
+/// For how long addresses lead to their objects, unless told otherwise, in seconds.
+const DEFAULT_LEASE: u32 = 60;
 
 /// What an S3 pool is opened with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct S3Settings {
     pub staging: PathBuf,
     /// Certificates (PEM) that sign the endpoint's; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
+    /// For how long an address that is given out leads to its object.
+    pub lease: Duration,
     /// How long one request may take, beside the time its bytes need.
     pub patience: Duration,
 }
@@ -50,13 +54,22 @@ impl S3Settings {
             credentials: spec.credentials.clone(),
             staging: spec.staging.clone().unwrap_or(staging),
             ca_file: spec.ca_file.clone(),
+            lease: Duration::from_secs(spec.lease_seconds.unwrap_or(DEFAULT_LEASE).into()),
             patience,
         })
     }
 
-    /// The bucket's name for a key of the pool.
-    pub(super) fn full_key(&self, key: &str) -> String {
-        format!("{}{key}", self.prefix)
+    /// An object as it is named when a part of another one is copied from it.
+    pub(super) fn copy_source(&self, key: &str) -> String {
+        format!("{}/{}", self.bucket, encoded(&self.full_key(key)))
+    }
+
+    /// The bucket's name for a key of the pool; of one that begins with '/', what follows.
+    pub fn full_key(&self, key: &str) -> String {
+        match key.strip_prefix('/') {
+            Some(whole) => whole.to_owned(),
+            None => format!("{}{key}", self.prefix),
+        }
     }
 }
 
@@ -113,17 +126,22 @@ impl Endpoint {
 
     /// The path of an object, as it is sent and signed.
     pub(super) fn path(&self, full_key: &str) -> String {
-        let mut path = self.base_path.clone();
-        for byte in full_key.bytes() {
-            match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                    path.push(char::from(byte));
-                }
-                _ => path.push_str(&format!("%{byte:02X}")),
-            }
-        }
-        path
+        self.base_path.clone() + &encoded(full_key)
     }
+}
+
+/// A key as it stands in addresses.
+fn encoded(full_key: &str) -> String {
+    let mut path = String::with_capacity(full_key.len());
+    for byte in full_key.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                path.push(char::from(byte));
+            }
+            _ => path.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    path
 }
 
 #[cfg(test)]

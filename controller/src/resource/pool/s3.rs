@@ -37,6 +37,18 @@ pub struct S3Spec {
     /// A file with the certificates (PEM) that sign the endpoint's; absent: those of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// For how long, in seconds, an address leads to an object; absent: a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_seconds: Option<u32>,
+}
+
+/// Longest life of an address that can be asked for, in seconds.
+const LEASE_SECONDS_MAX: u32 = 3600;
+
+/// What is wrong with the life of addresses that was asked for.
+pub(in crate::resource) fn check_lease_seconds(field: &str, seconds: Option<u32>) -> Option<Problem> {
+    let wrong = seconds.is_some_and(|seconds| !(1..=LEASE_SECONDS_MAX).contains(&seconds));
+    wrong.then(|| Problem::new(field, format!("a lease lasts 1 to {LEASE_SECONDS_MAX} seconds")))
 }
 
 /// Where the controller finds credentials.
@@ -208,6 +220,7 @@ impl S3Spec {
         ]
         .into_iter()
         .chain(paths.map(|(field, path)| wrong(bad_path(path), field, path_wrong)))
+        .chain([check_lease_seconds("spec.s3.leaseSeconds", self.lease_seconds)])
         .flatten()
         .collect()
     }

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::connections::Connection;
 use super::object::Object;
 
 /// Longest time for one range, with all attempts.
@@ -47,6 +48,9 @@ pub(super) enum FetchError {
     /// Something else came than was asked for.
     #[error("the object store sent something else than was asked for")]
     Wrong,
+    /// They are not the bytes that were uploaded.
+    #[error("the object store sent damaged bytes")]
+    Damaged,
     /// Nothing came.
     #[error("the object store did not answer in time")]
     Silent,
@@ -63,7 +67,12 @@ impl FetchError {
     }
 
     fn is_final(&self) -> bool {
-        matches!(self, FetchError::Changed | FetchError::Refused(_))
+        match self {
+            // It is out of something that others give back.
+            FetchError::Refused(Refusal::Busy) => false,
+            FetchError::Changed | FetchError::Refused(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -97,18 +106,27 @@ fn jitter(pause: Duration) -> Duration {
 }
 
 async fn attempt(object: &Arc<Object>, range: &Range<u64>) -> Result<Vec<u8>, FetchError> {
-    let request = request(object, range).await?;
-    let mut connection = object.connections().get(object.node()).await?;
-    let sent = timeout(SILENCE, async {
-        connection.sender.ready().await?;
-        connection.sender.send_request(request).await
-    });
-    let broken = |error: hyper::Error| FetchError::Connection(error.into());
-    let response = sent.await.map_err(|_| FetchError::Silent)?.map_err(broken)?;
-    check(&response, range, object.size())?;
+    let connections = object.connections();
+    // Waiting for a connection of one's own is no sign of a slow store.
+    let first = connections.get(object.node()).await?;
+    let again = async { ask(connections.get(object.node()).await?, object, range).await };
+    let second = || connections.has_room().then_some(again);
+    let (response, connection) = connections.hedge.race(ask(first, object, range), second).await?;
     let bytes = body(response.into_body(), range.end - range.start).await?;
     connection.give_back();
-    Ok(bytes)
+    if object.prove(range.start, &bytes).await? { Ok(bytes) } else { Err(FetchError::Damaged) }
+}
+
+/// Asks for a range, and has the head of the answer, which promises it.
+async fn ask(
+    mut connection: Connection,
+    object: &Arc<Object>,
+    range: &Range<u64>,
+) -> Result<(Response<Incoming>, Connection), FetchError> {
+    let request = request(object, range).await?;
+    let response = timeout(SILENCE, connection.ask(request)).await.map_err(|_| FetchError::Silent)??;
+    check(&response, range, object.size())?;
+    Ok((response, connection))
 }
 
 async fn request(object: &Arc<Object>, range: &Range<u64>) -> Result<Request<Empty<Bytes>>, FetchError> {

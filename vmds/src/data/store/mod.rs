@@ -1,11 +1,13 @@
 //! Reading immutable objects of an object store over plain HTTP, with addresses that the controller signs and on
 //! connections that the controller makes: this process has no key, and could not connect anywhere if it wanted to.
 //!
-//! [`Object`] decides what to load and when, [`fetch`] loads one range, [`connections`] keeps what can be used again.
+//! [`Object`] decides what to load and when, [`fetch`] loads one range, [`hedge`] asks twice when an answer is late,
+//! [`connections`] keeps what can be used again.
 //! All waiting happens on one thread, which starts when the first object is read.
 
 mod connections;
 mod fetch;
+mod hedge;
 mod object;
 mod reading;
 

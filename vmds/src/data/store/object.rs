@@ -1,5 +1,6 @@
 //! One object that is read: its address while that is valid, and the requests for its bytes.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use address_map::error::Refusal;
 use address_map::ids::NodeId;
+use address_map::sums;
 use address_map::wire::{Address, Answer, Call, Source};
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -16,6 +18,9 @@ use super::Shared;
 use super::connections::Connections;
 use super::fetch::{FetchError, fetch};
 use super::reading::{Delivery, Reading};
+
+/// Most blocks of sums kept of one object.
+const BLOCKS_MAX: usize = 32;
 
 /// An address, and until when it is used.
 struct Signed {
@@ -43,6 +48,8 @@ pub(crate) struct Object {
     /// Held while a new address is asked for, so that it is asked for once.
     renewing: tokio::sync::Mutex<()>,
     reading: Mutex<Reading>,
+    /// By block. Empty: there are none.
+    sums: Mutex<BTreeMap<u32, Arc<Vec<u64>>>>,
     shared: Arc<Shared>,
 }
 
@@ -53,13 +60,16 @@ impl std::fmt::Debug for Object {
 }
 
 impl Object {
-    pub(super) fn new(node: NodeId, address: Address, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(node: NodeId, mut address: Address, shared: Arc<Shared>) -> Self {
+        let first = std::mem::take(&mut address.sums);
+        let sums = if first.is_empty() { BTreeMap::new() } else { BTreeMap::from([(0, Arc::new(first))]) };
         Self {
             node,
             pool: address.pool,
             etag: address.etag.clone(),
             size: address.size,
             reading: Mutex::new(Reading::of(address.size)),
+            sums: Mutex::new(sums),
             signed: Mutex::new(Signed::new(address)),
             renewing: tokio::sync::Mutex::default(),
             shared,
@@ -122,6 +132,50 @@ impl Object {
             Ok(Ok(_)) => Err(FetchError::Changed),
             Ok(Err(refusal)) => Err(FetchError::Refused(refusal)),
             Err(_) => Err(FetchError::Refused(Refusal::Io)),
+        }
+    }
+
+    /// Whether bytes that were loaded are those that were uploaded, as far as anybody knows. They begin where a piece
+    /// of the sums does.
+    pub(super) async fn prove(&self, start: u64, bytes: &[u8]) -> Result<bool, FetchError> {
+        if self.sums.lock().is_empty() {
+            return Ok(true);
+        }
+        let (mut piece, mut rest) = ((start / sums::PIECE) as usize, bytes);
+        while !rest.is_empty() {
+            let (block, first) = (piece / sums::BLOCK, piece % sums::BLOCK);
+            let length = rest.len().min((sums::BLOCK - first) * sums::PIECE as usize);
+            if !sums::prove(&*self.sums_of(block as u32).await?, first, &rest[..length]) {
+                return Ok(false);
+            }
+            (piece, rest) = (piece + sums::BLOCK - first, &rest[length..]);
+        }
+        Ok(true)
+    }
+
+    async fn sums_of(&self, block: u32) -> Result<Arc<Vec<u64>>, FetchError> {
+        if let Some(known) = self.sums.lock().get(&block) {
+            return Ok(Arc::clone(known));
+        }
+        let (answer, answered) = oneshot::channel();
+        let call = Call::Sums { node: self.node, etag: self.etag.clone(), block };
+        self.shared.link.call(call, |outcome| {
+            // Whoever asked may have given up.
+            let _ = answer.send(outcome);
+        });
+        match answered.await {
+            Ok(Ok((Answer::Sums(told), None))) => {
+                let (told, mut sums) = (Arc::new(told), self.sums.lock());
+                // Who reads on needs the younger ones; the first says that there are any.
+                while sums.len() >= BLOCKS_MAX {
+                    let Some(&oldest) = sums.range(1..).next().map(|(block, _)| block) else { break };
+                    sums.remove(&oldest);
+                }
+                sums.insert(block, Arc::clone(&told));
+                Ok(told)
+            }
+            Ok(Ok(_)) | Err(_) => Err(FetchError::Refused(Refusal::Io)),
+            Ok(Err(refusal)) => Err(FetchError::Refused(refusal)),
         }
     }
 

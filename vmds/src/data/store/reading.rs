@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use address_map::sums;
 use rustix::io::Errno;
 
 /// Size of what is loaded at once when reading ahead, bytes.
@@ -91,11 +92,12 @@ impl Reading {
     ) -> (Vec<Range<u64>>, (Vec<Delivery>, usize)) {
         self.follow(&range);
         let ahead = if may_read_ahead { self.window } else { 0 };
-        let mut loads = self.missing(range.start..range.end);
+        let needed = self.provable(&range);
+        let mut loads = self.missing(needed.clone());
         if ahead > 0 {
-            let end = range.end.saturating_add(ahead).min(self.size);
+            let end = self.provable(&(needed.start..needed.end.saturating_add(ahead))).end;
             // Beyond what is wanted, whole pieces only: otherwise each request would load a little.
-            let further = self.missing(range.end..end);
+            let further = self.missing(needed.end..end);
             let whole = |gap: &Range<u64>| gap.end - gap.start >= PIECE || gap.end == self.size;
             loads.extend(further.into_iter().filter(whole));
         }
@@ -105,6 +107,12 @@ impl Reading {
         }
         self.requests.push(Request { range, taker });
         (loads, self.deliverable())
+    }
+
+    /// The least that has to be loaded so that a range can be proven to be right.
+    fn provable(&self, range: &Range<u64>) -> Range<u64> {
+        let start = range.start - range.start % sums::PIECE;
+        start..range.end.checked_next_multiple_of(sums::PIECE).unwrap_or(self.size).min(self.size)
     }
 
     /// Notes whether requests follow each other.

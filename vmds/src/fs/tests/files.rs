@@ -7,8 +7,10 @@ use address_map::wire::{Lease, SessionOptions, Stale, ToController, ToVmds};
 use super::*;
 use crate::testing::file;
 
-const WRITER: Lease = Lease { write: true, backing: Some(9), floating: false, remote: false, alone: true };
-const READER: Lease = Lease { write: false, backing: Some(9), floating: false, remote: false, alone: true };
+const WRITER: Lease =
+    Lease { write: true, backing: Some(9), floating: false, remote: false, alone: true, near: None };
+const READER: Lease =
+    Lease { write: false, backing: Some(9), floating: false, remote: false, alone: true, near: None };
 
 fn volatile(size: u64) -> Attr {
     Attr { volatile: true, ..file_attr(size) }
