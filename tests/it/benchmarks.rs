@@ -11,7 +11,7 @@ use tests::{full, run_within};
 use crate::help::everywhere;
 
 /// Longest time one benchmark may take.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(3600);
 /// Ways of input and output: engine of `fio`, and whether past the page cache.
 const WAYS: [(&str, bool); 5] =
     [("psync", false), ("psync", true), ("libaio", true), ("io_uring", false), ("io_uring", true)];

@@ -18,6 +18,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::captured::Captured;
+use crate::load::full;
 use crate::mounts::{detach_all_under, mounts_under};
 use crate::process::{Process, children, wait_child};
 use crate::s3::S3Server;
@@ -27,8 +28,9 @@ use crate::wait::{wait_for, wait_until};
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a controller may take to end after SIGTERM, and its VMDSes after it.
 const END_DEADLINE: Duration = Duration::from_secs(20);
-/// After this long a test is taken for stuck: its mounts are aborted, so that it fails instead of hanging.
-const STUCK_AFTER: Duration = Duration::from_secs(900);
+/// After this long, every day and in full, a test is taken for stuck: its mounts are aborted, so that it fails instead of
+/// hanging.
+const STUCK_AFTER: (Duration, Duration) = (Duration::from_secs(900), Duration::from_secs(4 * 3600));
 /// What the controller prints when it is ready.
 const READY: &str = "vmds-controller ready";
 /// The binaries a world is made of.
@@ -276,9 +278,10 @@ fn vmds_mounts(dir: &Path) -> Vec<PathBuf> {
 /// Aborts everything mounted under `dir` when the returned sender is not dropped in time.
 fn watch(dir: PathBuf) -> Sender<()> {
     let (sender, receiver) = channel();
+    let patience = if full() { STUCK_AFTER.1 } else { STUCK_AFTER.0 };
     thread::spawn(move || {
-        if receiver.recv_timeout(STUCK_AFTER) == Err(RecvTimeoutError::Timeout) {
-            eprintln!("{}: not done after {STUCK_AFTER:?}, aborting its mounts", dir.display());
+        if receiver.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("{}: not done after {patience:?}, aborting its mounts", dir.display());
             detach_all_under(&dir);
         }
     });
