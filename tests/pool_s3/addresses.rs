@@ -7,6 +7,8 @@ use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 use crate::{Bench, bytes, file_of};
 
@@ -14,7 +16,16 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 async fn read(pool: &S3Pool, signed: &SignedGet, range: Option<&str>) -> (u16, Vec<u8>) {
     let socket = pool.connect(&Relays::default()).await.unwrap();
-    let stream = tokio::net::TcpStream::from_std(socket.into()).unwrap();
+    read_on(TcpStream::from_std(socket.into()).unwrap(), pool, signed, range).await
+}
+
+/// Reads on a connection that is there.
+pub(crate) async fn read_on(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    pool: &S3Pool,
+    signed: &SignedGet,
+    range: Option<&str>,
+) -> (u16, Vec<u8>) {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     let driven = tokio::spawn(connection);
     let mut request = Request::get(&signed.path_and_query).header("host", &pool.endpoint().host);

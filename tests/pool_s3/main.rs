@@ -9,16 +9,18 @@ mod garbage;
 mod making;
 mod objects;
 mod probing;
+mod relays;
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use controller::pool::s3::{S3Pool, S3Settings};
 use controller::resource::{CredentialsSpec, S3Spec};
-use tests::s3::{S3Options, S3Server, User};
+use tests::s3::{Authority, S3Options, S3Server, User};
 
 const ID: &str = "AKTEST";
 const SECRET: &str = "s3cretOfTheTest";
@@ -29,13 +31,22 @@ const MIB: u64 = 1 << 20;
 struct Bench {
     dir: tempfile::TempDir,
     server: S3Server,
+    /// Who signs the server's certificate, if it has one.
+    trusted: Option<PathBuf>,
 }
 
 impl Bench {
     fn start() -> Self {
-        let user = User::new(ID, SECRET).may_write("data", "team/");
-        let server = S3Server::start(S3Options::new().bucket("data").user(user));
-        Self { dir: tempfile::tempdir().unwrap(), server }
+        Self { dir: tempfile::tempdir().unwrap(), server: S3Server::start(options()), trusted: None }
+    }
+
+    /// The same with TLS.
+    fn start_over_tls() -> Self {
+        let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+        let trusted = dir.path().join("trusted.pem");
+        std::fs::write(&trusted, authority.pem()).unwrap();
+        let server = S3Server::start(options().tls(authority.serve_as("127.0.0.1")));
+        Self { dir, server, trusted: Some(trusted) }
     }
 
     fn spec(&self, secret: &str) -> S3Spec {
@@ -51,7 +62,7 @@ impl Bench {
             path_style: true,
             credentials: CredentialsSpec::File { path: keys, profile: None },
             staging: None,
-            ca_file: None,
+            ca_file: self.trusted.clone(),
             lease_seconds: None,
         }
     }
@@ -68,6 +79,10 @@ impl Bench {
         self.server.forget_requests();
         pool
     }
+}
+
+fn options() -> S3Options {
+    S3Options::new().bucket("data").user(User::new(ID, SECRET).may_write("data", "team/"))
 }
 
 /// Bytes that do not repeat in step with parts.
