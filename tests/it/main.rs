@@ -15,6 +15,7 @@ mod files;
 mod help;
 mod histories;
 mod hung_pool;
+mod import;
 mod isolation;
 mod lifecycle;
 mod listing;

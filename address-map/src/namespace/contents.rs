@@ -77,7 +77,7 @@ pub(super) fn discard_current(txn: &mut Txn<'_>, ino: Ino, layout: &Layout) {
             let not_before = later(txn.now(), GRACE_SECONDS);
             discard_after(txn, object, not_before);
         }
-        Layout::None | Layout::Inline(_) | Layout::Object(_) | Layout::Extents => {}
+        Layout::None | Layout::Inline(_) | Layout::Object(_) | Layout::Extents | Layout::Adopted(_) => {}
     }
 }
 

@@ -7,6 +7,7 @@
 //! what is asked, `repeat` answers what was done before, `coherence` tells others what has changed,
 //! `forgery` tells refusals that an honest VMDS may meet from others.
 
+mod adopted;
 mod coherence;
 mod elsewhere;
 mod files;
@@ -46,9 +47,11 @@ use crate::housekeeping;
 use crate::lease::{File, LeaseTable};
 use crate::metrics::Forgeries;
 use crate::pool::Pools;
+use crate::pool::s3::S3Error;
 use crate::share::Grants;
 use crate::sweeper::{self, Sweeper};
 
+use adopted::Listings;
 pub use coherence::Hub;
 use elsewhere::{Elsewhere, Workers};
 use forgery::Witness;
@@ -149,6 +152,7 @@ pub struct DataPlane {
     pub(crate) committer: Committer,
     pub(crate) recovery: Recovery,
     staging: Staging,
+    listings: Listings,
     workers: Workers,
     pub(crate) forgeries: Forgeries,
     sweeper: Sweeper,
@@ -184,6 +188,7 @@ impl DataPlane {
             committer,
             recovery: Recovery::default(),
             staging: Staging::default(),
+            listings: Listings::default(),
             workers: Workers::default(),
             forgeries: Forgeries::default(),
             sweeper,
@@ -315,7 +320,9 @@ pub(crate) fn backing_file(file: File, inode: &Inode) -> Option<ObjectRef> {
 /// A failure of a pool, as an application sees it. The cause goes to the log.
 pub(crate) fn io_refusal(error: std::io::Error) -> MapError {
     use rustix::io::Errno;
-    let refusal = match Errno::from_io_error(&error) {
+    let of_store = || Some(error.get_ref()?.downcast_ref::<S3Error>()?.errno());
+    let refusal = match Errno::from_io_error(&error).or_else(of_store) {
+        Some(Errno::STALE) => Refusal::Stale,
         Some(Errno::NOSPC) => Refusal::NoSpace,
         Some(Errno::DQUOT) => Refusal::Quota,
         Some(Errno::FBIG) => Refusal::TooLarge,

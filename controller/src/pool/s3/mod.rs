@@ -39,6 +39,7 @@ pub use browse::{Findings, Found, SEPARATOR, Span};
 pub use error::S3Error;
 pub use objects::{Listed, Page};
 pub use presign::SignedGet;
+pub use probe::PROBE_KEY;
 pub use runtime::S3Runtime;
 pub use settings::{Endpoint, S3Settings};
 
