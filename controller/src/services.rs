@@ -405,7 +405,7 @@ pub trait PoolService: Send + Sync + 'static {
     /// Opens a pool for use, or looks at it again.
     fn ensure_pool(&self, id: PoolId, name: &str, spec: &PoolSpec) -> Result<PoolObserved, ServiceError>;
 
-    /// Stops using a pool. Its bytes stay.
+    /// Stops using a pool. Its bytes stay. One that files are in is [`ServiceError::Busy`]; to see that, the whole map is read.
     fn remove_pool(&self, id: PoolId) -> Result<(), ServiceError>;
 
     /// Compares the objects of a pool with the map, both ways, while both are in use.

@@ -407,6 +407,25 @@ fn quotas_are_charged_and_end_an_import_in_one_piece() {
 }
 
 #[test]
+fn a_tenant_of_another_pool_imports_too_and_keeps_the_pool_from_being_removed() {
+    let world = world();
+    world.ctl(&["tenant", "create", "a", "--pool", "default"]);
+    let root = world.mount("a");
+    let objects = put(&world, &DATA);
+    world.ctl(&["import", "vmds/data", "a:/data"]);
+    assert_shows(&root.join("data"), "data/", &objects);
+    let changed = Random::new(5).bytes(100_000);
+    fs::write(root.join("data/train/z"), &changed).unwrap();
+    assert!(fs::read(root.join("data/train/z")).unwrap() == changed);
+    assert_eq!(keys(&world).len(), objects.len() + 1, "what was written is beside the others");
+    let told = world.ctl_refuses(&["pool", "remove", "objects"]);
+    assert!(told.contains("are in the pool, imported"), "{told}");
+    assert!(fs::read(root.join("data/train/z")).unwrap() == changed);
+    fs::remove_dir_all(root.join("data")).unwrap();
+    world.ctl(&["pool", "remove", "objects"]);
+}
+
+#[test]
 fn imports_that_cannot_be() {
     let world = world();
     let (root, _) = (world.mounted("a"), world.mounted("b"));
