@@ -3,6 +3,8 @@
 use bincode::{Decode, Encode};
 use thiserror::Error;
 
+use crate::ids::{Ino, TenantId};
+
 /// The result of an operation on the map.
 pub type Result<T, E = MapError> = std::result::Result<T, E>;
 
@@ -108,6 +110,10 @@ pub enum MapError {
     /// No such tenant in this map.
     #[error("no such tenant")]
     UnknownTenant,
+    /// The entries of a directory are in an object store and were never looked at: they have to be listed first. Nothing
+    /// has changed.
+    #[error("directory {1} of tenant {0} has not been listed yet")]
+    Unlisted(TenantId, Ino),
 }
 
 impl MapError {
@@ -116,6 +122,7 @@ impl MapError {
         match self {
             MapError::Refused(refusal) => *refusal,
             MapError::UnknownTenant => Refusal::NotFound,
+            MapError::Unlisted(..) => Refusal::Busy,
             MapError::Engine(_) | MapError::Corrupt { .. } | MapError::TooNew { .. } => Refusal::Io,
         }
     }

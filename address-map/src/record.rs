@@ -97,6 +97,8 @@ pub enum Layout {
     },
     /// One immutable object of an object store holds all of them.
     Stored(StoredObject),
+    /// A directory: its entries are the objects of a bucket that were there before.
+    Adopted(Adopted),
 }
 
 impl Layout {
@@ -105,9 +107,40 @@ impl Layout {
         match self {
             Layout::Object(object) | Layout::Stored(StoredObject { object, .. }) => Some(object.pool),
             Layout::Small { pool } => Some(*pool),
-            Layout::None | Layout::Inline(_) | Layout::Extents => None,
+            Layout::None | Layout::Inline(_) | Layout::Extents | Layout::Adopted(_) => None,
         }
     }
+}
+
+/// Which objects of a bucket are the entries of a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Adopted {
+    /// The pool in whose bucket they are.
+    pub pool: PoolId,
+    /// What their keys in the bucket begin with: nothing, or something that ends with '/'.
+    pub prefix: String,
+    /// Owner of what appears.
+    pub uid: u32,
+    /// Group of what appears.
+    pub gid: u32,
+    /// Permission bits of files that appear, `0o777`; directories can be searched by whoever may read them, besides.
+    pub mode: u32,
+    /// How far it has come.
+    pub progress: Progress,
+}
+
+/// How many of the objects are entries already.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Progress {
+    /// Those of this directory become entries when somebody looks into it; until then nobody sees any.
+    Unlisted,
+    /// Those up to this key, in this directory and below.
+    Importing {
+        /// The key; `None`: none yet.
+        after: Option<String>,
+    },
+    /// All there were.
+    Complete,
 }
 
 /// An object of an object store that never changes: other bytes are another object.

@@ -16,8 +16,8 @@ use address_map::codec::{self, CodecError, RECORD_VERSION};
 use address_map::ids::{Ino, PoolId, ShareId, Slot, TenantId};
 use address_map::name::Name;
 use address_map::record::{
-    Entry, Extent, Garbage, Grant, Injection, Inode, Layout, LeaseLimit, LinkRecord, ObjectRef, Quota,
-    Rights, StoredObject, TenantRecord, Usage,
+    Adopted, Entry, Extent, Garbage, Grant, Injection, Inode, Layout, LeaseLimit, LinkRecord, ObjectRef,
+    Progress, Quota, Rights, StoredObject, TenantRecord, Usage,
 };
 use bincode::{Decode, Encode};
 
@@ -117,6 +117,22 @@ fn inodes() {
     check("inode-file", &inode(FileKind::File, Layout::Object(object())));
     let stored = StoredObject { object: object(), etag: "\"d41d8cd98f\"".to_owned(), size: 1 << 33 };
     check("inode-stored", &inode(FileKind::File, Layout::Stored(stored)));
+    let adopted = Adopted {
+        pool: PoolId(3),
+        prefix: "data/train/".to_owned(),
+        uid: 1000,
+        gid: 70_000,
+        mode: 0o640,
+        progress: Progress::Unlisted,
+    };
+    let directory = |progress| {
+        let adopted = Adopted { progress, ..adopted.clone() };
+        inode(FileKind::Directory, Layout::Adopted(adopted))
+    };
+    check("inode-unlisted", &directory(Progress::Unlisted));
+    let after = Some("data/train/x".to_owned());
+    check("inode-importing", &directory(Progress::Importing { after }));
+    check("inode-adopted", &directory(Progress::Complete));
     check("inode-small", &inode(FileKind::File, Layout::Small { pool: PoolId(3) }));
     check("inode-spread", &inode(FileKind::File, Layout::Extents));
     check("inode-directory", &inode(FileKind::Directory, Layout::None));

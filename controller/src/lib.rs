@@ -14,6 +14,7 @@ pub mod config;
 pub mod daemon;
 mod file_clock;
 pub mod housekeeping;
+mod import;
 pub mod informer;
 pub mod lease;
 pub mod logging;

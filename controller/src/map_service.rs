@@ -1,5 +1,6 @@
 //! What the control plane asks of the address map: tenants, shares, locations, checks.
 
+mod import;
 mod pool_check;
 mod pools;
 mod sharing;
@@ -17,12 +18,11 @@ use address_map::record::{Entry, Grant, Inode, Layout, ObjectRef, Usage};
 use address_map::shard::Records;
 
 use crate::services::{
-    CheckSummary, DroppedShare, GlobalRange, GrantOrder, GrantOutcome, Located, MapService, Receipt,
-    RevokeOrder, ServiceError, TenantSetup,
+    CheckSummary, DroppedShare, GlobalRange, GrantOrder, GrantOutcome, ImportOrder, ImportSummary, Listener,
+    Located, MapService, Receipt, RevokeOrder, ServiceError, TenantSetup,
 };
 use crate::session::DataPlane;
 use crate::share::Granted;
-use sharing::shareable;
 
 /// Serves the control plane from the data plane's map and pools.
 pub struct PlaneServices {
@@ -30,12 +30,15 @@ pub struct PlaneServices {
     pool_names: dashmap::DashMap<PoolId, String>,
     /// Where the staging directories of pools are that name none.
     staging: PathBuf,
+    /// Imports that are being made, by the directories they are made in.
+    importing: dashmap::DashSet<(TenantId, Ino)>,
 }
 
 impl PlaneServices {
     /// Services over a data plane. `staging`: where the staging directories of pools are that name none.
     pub fn new(plane: Arc<DataPlane>, staging: PathBuf) -> Self {
-        Self { plane, pool_names: dashmap::DashMap::new(), staging }
+        let (pool_names, importing) = (dashmap::DashMap::new(), dashmap::DashSet::new());
+        Self { plane, pool_names, staging, importing }
     }
 
     fn tree(&self, id: TenantId) -> Result<Tree, ServiceError> {
@@ -51,7 +54,8 @@ impl PlaneServices {
         let not_found = || ServiceError::NotFound(format!("there is no {path}"));
         let mut at = (tree.clone(), Ino::ROOT);
         for name in path.names() {
-            let entry = lookup::entry(&at.0.view(), at.1, name).map_err(|_| not_found())?;
+            let found = self.plane.with_listed(|| lookup::entry(&at.0.view(), at.1, name));
+            let entry = found.map_err(|_| not_found())?;
             at = match entry {
                 Entry::Inode { ino, .. } => (at.0, ino),
                 Entry::Injected { slot, .. } if at.0.tenant() == id => {
@@ -92,15 +96,16 @@ impl PlaneServices {
     fn range(&self, offset: u64, length: u64, object: &ObjectRef) -> Result<GlobalRange, ServiceError> {
         let pool = self.plane.pools.get(object.pool).map_err(internal)?;
         let name = self.pool_names.get(&object.pool).map(|name| name.clone()).unwrap_or_default();
-        // An object is in its store, and in no file of this machine.
-        let is_file = !object::is_stored(object);
+        // What is in a bucket is in no file of this machine.
+        let in_bucket = object::is_stored(object) || object::adopted_key(object).is_some();
+        let path = (!in_bucket).then(|| pool.files.directory().join(&object.key));
         Ok(GlobalRange {
             offset,
             length,
             pool: name,
             key: object.key.clone(),
-            path: is_file.then(|| pool.files.directory().join(&object.key)),
-            host: is_file.then(|| pool.files.host().to_owned()),
+            host: path.is_some().then(|| pool.files.host().to_owned()),
+            path,
         })
     }
 }
@@ -141,12 +146,12 @@ impl MapService for PlaneServices {
     }
 
     fn shareable(&self, owner: TenantId, path: &LogicalPath) -> Result<(), ServiceError> {
-        shareable(&self.tree(owner)?, path).map(drop)
+        self.shareable_at(&self.tree(owner)?, path).map(drop)
     }
 
     fn grant(&self, order: &GrantOrder) -> Result<GrantOutcome, ServiceError> {
         let owner = self.tree(order.owner)?;
-        let (root, kind) = shareable(&owner, &order.path)?;
+        let (root, kind) = self.shareable_at(&owner, &order.path)?;
         if order.owner == order.grantee {
             return Err(ServiceError::Invalid("a tenant cannot share with itself".to_owned()));
         }
@@ -201,7 +206,7 @@ impl MapService for PlaneServices {
         let inode: Inode = lookup::inode(&tree.view(), ino).map_err(map_failed)?;
         let size = self.plane.present((tree.tenant(), ino), &inode).size;
         let ranges = match &inode.layout {
-            Layout::None | Layout::Inline(_) => Vec::new(),
+            Layout::None | Layout::Inline(_) | Layout::Adopted(_) => Vec::new(),
             Layout::Object(_) | Layout::Small { .. } | Layout::Stored(_) => {
                 self.ranges(&tree, ino, &inode, size)?
             }
@@ -212,6 +217,14 @@ impl MapService for PlaneServices {
                 .collect::<Result<_, _>>()?,
         };
         Ok(Located { kind: inode.kind, size, ranges })
+    }
+
+    fn import(
+        &self,
+        order: &ImportOrder,
+        tell: Listener<'_, ImportSummary>,
+    ) -> Result<ImportSummary, ServiceError> {
+        self.adopt(order, tell)
     }
 
     fn check(&self, id: Option<TenantId>) -> Result<CheckSummary, ServiceError> {

@@ -184,6 +184,44 @@ pub struct CheckSummary {
     pub problems: Vec<String>,
 }
 
+/// Objects of a bucket that are to be files of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportOrder {
+    /// Whose files.
+    pub tenant: TenantId,
+    /// The directory they appear in: one that is empty, or not there yet.
+    pub path: LogicalPath,
+    /// The bucket, which must be that of a pool.
+    pub bucket: String,
+    /// What the keys begin with, as a directory; empty: all.
+    pub prefix: String,
+    /// The pool, where several have this bucket.
+    pub pool: Option<PoolId>,
+    /// Owner of what appears; the owner of the tenant's root directory unless given.
+    pub uid: Option<u32>,
+    /// Group of what appears; the same.
+    pub gid: Option<u32>,
+    /// Permission bits of files, `0o777`.
+    pub mode: u32,
+    /// Directories are listed when somebody looks into them.
+    pub lazy: bool,
+}
+
+/// How far an import has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImportSummary {
+    /// Files that were made.
+    pub files: u64,
+    /// Directories that were made.
+    pub directories: u64,
+    /// Bytes of those files.
+    pub bytes: u64,
+    /// Objects left out: VMDS's own, or with keys that are no text.
+    pub skipped: u64,
+    /// All objects are files now, or will be when somebody looks; otherwise nobody listened any more.
+    pub complete: bool,
+}
+
 /// The address map and the shares in it.
 pub trait MapService: Send + Sync + 'static {
     /// Makes the tenant's tree if there is none; brings quota and pool up to date.
@@ -214,6 +252,13 @@ pub trait MapService: Send + Sync + 'static {
 
     /// Where a logical path of a tenant really is.
     fn locate(&self, id: TenantId, path: &LogicalPath) -> Result<Located, ServiceError>;
+
+    /// Makes objects of a bucket files of a tenant, without copying anything. Asked again it goes on where it was.
+    fn import(
+        &self,
+        order: &ImportOrder,
+        tell: Listener<'_, ImportSummary>,
+    ) -> Result<ImportSummary, ServiceError>;
 
     /// Looks for contradictions in the map of one tenant or of all.
     fn check(&self, id: Option<TenantId>) -> Result<CheckSummary, ServiceError>;
@@ -365,7 +410,7 @@ pub trait PoolService: Send + Sync + 'static {
     /// Opens a pool for use, or looks at it again.
     fn ensure_pool(&self, id: PoolId, name: &str, spec: &PoolSpec) -> Result<PoolObserved, ServiceError>;
 
-    /// Stops using a pool. Its bytes stay.
+    /// Stops using a pool. Its bytes stay. One that files are in is [`ServiceError::Busy`]; to see that, the whole map is read.
     fn remove_pool(&self, id: PoolId) -> Result<(), ServiceError>;
 
     /// Compares the objects of a pool with the map, both ways, while both are in use.

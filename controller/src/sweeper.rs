@@ -23,8 +23,6 @@ const HINTS_MAX: usize = 16 * 1024;
 const BATCH: usize = 1000;
 /// Batches of one tenant, before it is another one's turn.
 const BATCHES_PER_TURN: usize = 64;
-/// Batches of which nothing could be deleted, one after the other, before it is tried again later.
-const IN_VAIN_MAX: usize = 2;
 /// Between two rounds that look for what hints have missed.
 const ROUND_EVERY: Duration = Duration::from_secs(60);
 
@@ -80,7 +78,7 @@ pub enum Turn {
     Done,
     /// There is more, from here on.
     More(Key),
-    /// Nothing could be deleted for a while; there may be more, from here on.
+    /// Of a whole batch nothing could be deleted: the pool may not answer. There may be more, from here on.
     Stuck(Key),
 }
 
@@ -160,7 +158,6 @@ impl DataPlane {
     /// Deletes objects of a tenant that are noted as garbage, for one turn; then it is others'. What cannot be deleted
     /// stays noted and keeps nothing else from it.
     pub fn sweep(&self, tree: &Tree, mut from: Option<Key>) -> Turn {
-        let mut in_vain = 0;
         for _ in 0..BATCHES_PER_TURN {
             let now = self.map.clock().timestamp();
             let due = match object::garbage(&tree.view(), now, from.as_ref(), BATCH) {
@@ -175,9 +172,8 @@ impl DataPlane {
             };
             let wanted = !due.objects.is_empty();
             let gone = self.delete_objects(tree, due.objects);
-            in_vain = if wanted && gone == 0 { in_vain + 1 } else { 0 };
             let Some(next) = due.next else { return Turn::Done };
-            if in_vain == IN_VAIN_MAX {
+            if wanted && gone == 0 {
                 return Turn::Stuck(next);
             }
             from = Some(next);

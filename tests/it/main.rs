@@ -16,6 +16,7 @@ mod forgeries;
 mod help;
 mod histories;
 mod hung_pool;
+mod import;
 mod isolation;
 mod large_objects;
 mod leases;

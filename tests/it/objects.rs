@@ -220,6 +220,30 @@ fn a_kill_of_the_vmds_loses_nothing_that_is_being_written() {
 }
 
 #[test]
+fn a_purge_that_a_crash_interrupts_is_ended_by_the_next_controller() {
+    let mut world = world();
+    let root = world.mounted("a");
+    for number in 0..30 {
+        fs::write(root.join(number.to_string()), vec![number; 20_000]).unwrap();
+    }
+    world.ctl(&["umount", root.to_str().unwrap()]);
+    // All are deleted, and nobody hears of it; before that the list takes its time.
+    let faults = world.objects().faults();
+    let lost = faults.add(Fault::LoseAnswer.always().on(RequestKind::DeleteObjects));
+    let mut purge = world.ctl_command(&["tenant", "delete", "a", "--purge"]).spawn().unwrap();
+    wait_until("objects are being deleted", SOON, || faults.hits(lost) > 0);
+    world.kill_controller();
+    assert!(!purge.wait().unwrap().success());
+    world.objects().faults().clear();
+    world.bucket().put("pool/00000001/0/2.0123456789abcdef0123456789abcdef", "left");
+    world.start_controller();
+    wait_until("the purge is ended", SOON, || {
+        world.bucket().keys().iter().all(|key| !key.starts_with("pool/0"))
+            && run(&mut world.ctl_command(&["tenant", "show", "a"])).stderr.contains("there is no tenant")
+    });
+}
+
+#[test]
 fn an_object_is_where_locate_says_also_of_a_small_file() {
     let world = world();
     let root = world.mounted("a");

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use tests::s3::{Fault, RequestKind};
@@ -151,7 +152,7 @@ fn work_that_goes_on_raises_no_alarm() {
 
 #[test]
 fn a_check_of_a_store_that_fails_says_so_and_only_the_operator_may_make_one() {
-    let world = world();
+    let mut world = world();
     fill(&world.mounted("a"), &["file"]);
     let denied = Fault::Answer { status: 403, code: "AccessDenied" };
     world.objects().faults().add(denied.always().on(RequestKind::ListObjectsV2));
@@ -166,4 +167,11 @@ fn a_check_of_a_store_that_fails_says_so_and_only_the_operator_may_make_one() {
     std::os::unix::process::CommandExt::uid(&mut stranger, 12_345);
     let outcome = run(&mut stranger);
     assert!(outcome.stderr.contains("there is nothing here"), "{outcome}");
+    // Nor does one that gets no answer keep the controller from ending.
+    let silent = Fault::Latency(Duration::from_secs(3600)).always().on(RequestKind::ListObjectsV2);
+    let silent = world.objects().faults().add(silent);
+    let mut checking = world.ctl_command(&["pool", "check", "objects"]).spawn().unwrap();
+    wait_until("the store was asked", SOON, || world.objects().faults().hits(silent) > 0);
+    assert!(world.stop_controller().success());
+    assert!(!checking.wait().unwrap().success());
 }

@@ -36,6 +36,20 @@ pub fn expected<R: Records>(records: &R, pool: PoolId, from: Ino, most: usize) -
     Ok(expected)
 }
 
+/// Whether anything of a tenant is in a pool, or is to be found there.
+pub fn uses<R: Records>(records: &R, pool: PoolId) -> Result<bool> {
+    let mut used = false;
+    records.scan_prefix(&key::kind_prefix(records.tenant(), key::Kind::Inode), &mut |key, value| {
+        let layout = decode::<Inode>(key, value)?.layout;
+        used = match &layout {
+            Layout::Adopted(adopted) => adopted.pool == pool,
+            other => other.pool() == Some(pool),
+        };
+        Ok(!used)
+    })?;
+    Ok(used)
+}
+
 /// What a file's bytes are in, if they are in this object.
 pub fn leads_to<R: Records>(records: &R, ino: Ino, object: &ObjectRef) -> Result<Option<StoredObject>> {
     Ok(match records.inode(ino)?.map(|inode| inode.layout) {

@@ -33,7 +33,20 @@ pub fn create(
     what: &Make,
     open: bool,
 ) -> Result<Made> {
-    let mut directory = need_directory(txn, parent)?;
+    let directory = need_directory(txn, parent)?;
+    create_in(txn, (parent, directory), name, caller, mode, what, open)
+}
+
+/// The same in a directory already read, whether its other entries are known or not.
+pub(super) fn create_in(
+    txn: &mut Txn<'_>,
+    (parent, mut directory): (Ino, Inode),
+    name: &Name,
+    caller: Caller,
+    mode: NewMode,
+    what: &Make,
+    open: bool,
+) -> Result<Made> {
     let key = entry_key(txn, parent, name)?;
     if txn.entry(&key)?.is_some() {
         return Err(Refusal::Exists.into());

@@ -9,11 +9,8 @@ use crate::shard::Records;
 
 /// Where a name of a directory leads.
 pub fn entry<R: Records>(records: &R, parent: Ino, name: &Name) -> Result<Entry> {
-    match records.entry(&entry_key(records, parent, name)?)? {
-        Some(entry) => Ok(entry),
-        // Only a miss needs to know whether the parent was a directory at all.
-        None => need_directory(records, parent).and(Err(Refusal::NotFound.into())),
-    }
+    need_directory(records, parent)?;
+    Ok(records.entry(&entry_key(records, parent, name)?)?.ok_or(Refusal::NotFound)?)
 }
 
 /// An inode that must exist.

@@ -5,6 +5,7 @@
 //! the counters exact, whoever calls.
 
 pub mod acl;
+pub mod adopt;
 pub mod attr;
 pub mod audit;
 pub mod contents;
@@ -50,9 +51,10 @@ fn entry_key<R: Records>(records: &R, parent: Ino, name: &Name) -> Result<Key> {
     Ok(key::entry(records.tenant(), parent, cookie(name_key, name), name))
 }
 
-/// A directory that must exist.
+/// A directory that must exist, and whose entries are known.
 fn need_directory<R: Records>(records: &R, ino: Ino) -> Result<Inode> {
     let inode = records.inode(ino)?.ok_or(Refusal::NotFound)?;
+    adopt::need_listed(records.tenant(), ino, &inode)?;
     match inode.kind {
         FileKind::Directory => Ok(inode),
         _ => Err(Refusal::NotDirectory.into()),

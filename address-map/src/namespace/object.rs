@@ -146,7 +146,7 @@ pub fn purge(txn: &mut Txn<'_>, ino: Ino, inode: &Inode) -> Result<()> {
         collect_keys(txn, &key::xattrs(tenant, ino), &mut doomed)?;
     }
     match &inode.layout {
-        Layout::None | Layout::Inline(_) => {}
+        Layout::None | Layout::Inline(_) | Layout::Adopted(_) => {}
         Layout::Object(object) => discard(txn, object),
         Layout::Extents => super::extent::remove_all(txn, ino)?,
         Layout::Small { .. } | Layout::Stored(_) => {

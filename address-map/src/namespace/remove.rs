@@ -77,7 +77,7 @@ pub(super) fn drop_name(
 
 /// An empty directory loses its name.
 pub(super) fn drop_directory(txn: &mut Txn<'_>, ino: Ino) -> Result<Inode> {
-    let mut inode = txn.need_inode(ino)?;
+    let mut inode = need_directory(txn, ino)?;
     if inode.size > 0 {
         return Err(Refusal::NotEmpty.into());
     }

@@ -362,6 +362,21 @@ pub enum Call {
 }
 
 impl Call {
+    /// Whether it is about entries of directories.
+    pub fn names_directory(&self) -> bool {
+        matches!(
+            self,
+            Call::Lookup { .. }
+                | Call::List { .. }
+                | Call::Make { .. }
+                | Call::Create { .. }
+                | Call::Link { .. }
+                | Call::Unlink { .. }
+                | Call::Rmdir { .. }
+                | Call::Rename { .. }
+        )
+    }
+
     /// Whether doing it twice differs from doing it once.
     pub fn changes(&self) -> bool {
         match self {

@@ -8,6 +8,7 @@
 //! | `GET /v1/tenants/{tenant}/locate?path=` | where a file really is |
 //! | `POST /v1/tenants/{tenant}/upgrade` | replaces its VMDS by the program as it is now |
 //! | `POST /v1/tenants/{tenant}/drop?path=` | removes a share from its tree |
+//! | `POST /v1/tenants/{tenant}/import` | makes objects of a bucket its files, line by line |
 //! | `POST /v1/check[?tenant=]` | looks for contradictions in the map |
 //! | `POST /v1/pools/{pool}/check?grace=S[&repair=1]` | compares a pool in an object store with the map, line by line |
 //! | `GET /v1/status`, `/metrics`, `/healthz` | overviews |
@@ -17,6 +18,7 @@
 mod body;
 mod caller;
 mod error;
+mod import;
 mod listen;
 mod long;
 mod mounts;
@@ -42,6 +44,7 @@ use tokio::sync::watch::Receiver;
 
 pub use caller::Caller;
 pub use error::{ApiError, ErrorBody, ErrorInfo, ErrorKind, Result};
+pub use import::{ImportLine, ImportView, ImportWish};
 pub use listen::{PeerListener, bind};
 pub use long::LongLine;
 pub use overview::{CheckReport, KindCount, LocatedView, MountView, RangeView, StatusReport};
@@ -88,6 +91,7 @@ impl Api {
             .route("/v1/tenants/{tenant}/locate", get(overview::locate))
             .route("/v1/tenants/{tenant}/upgrade", post(tenants::upgrade))
             .route("/v1/tenants/{tenant}/drop", post(tenants::drop_share))
+            .route("/v1/tenants/{tenant}/import", post(import::import))
             .route("/v1/pools/{pool}/check", post(pools::check))
             .route("/v1/check", post(overview::check))
             .route("/v1/status", get(overview::status))

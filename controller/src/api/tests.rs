@@ -39,6 +39,40 @@ async fn resources_are_wished_for_read_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn work_that_takes_long_is_told_line_by_line_and_is_for_the_operator() {
+    let server = Server::start().await;
+    let wish = json!({"bucket": "data", "path": "/in", "mode": 420}).to_string();
+    let (import, check) = ("POST /v1/tenants/a/import", "POST /v1/pools/default/check?grace=60");
+    for (request, body, lines) in [
+        (import, wish.as_str(), [r#"{"type":"progress","files":1"#, r#"{"type":"done","files":2"#]),
+        (
+            check,
+            "",
+            [
+                r#"{"type":"found","problem":"missing","tenant":"a","key":"k1"}"#,
+                r#"{"type":"done","objects":1"#,
+            ],
+        ),
+    ] {
+        let text = server.raw(0, request, body).await;
+        let places: Vec<_> = lines.iter().map(|line| text.find(line)).collect();
+        assert!(places[0].is_some() && places[0] < places[1], "{text}");
+        for uid in [ALICE, MALLORY] {
+            assert!(server.raw(uid, request, body).await.starts_with("HTTP/1.1 404"), "{request}");
+        }
+    }
+    for bad in [r#"{"bucket": "data"}"#, r#"{"bucket": "d", "path": "/in", "mode": 420, "x": 1}"#] {
+        assert!(server.raw(0, import, bad).await.starts_with("HTTP/1.1 400"), "{bad}");
+    }
+    for bad in
+        [r#"{"bucket": "d", "path": "in", "mode": 420}"#, r#"{"bucket": "d", "path": "/in", "mode": 2048}"#]
+    {
+        assert!(server.raw(0, import, bad).await.starts_with("HTTP/1.1 422"), "{bad}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_understood_is_told_with_the_right_code() {
     let server = Server::start().await;
     let mut bodies = Vec::new();

@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use super::mount_options::MountOptions;
 use super::typed::{
     Bucket, Expiry, Receiver, TenantPath, parse_bucket, parse_credentials, parse_duration, parse_expiry,
-    parse_kind, parse_receiver, parse_sla_class, parse_tenant_path,
+    parse_kind, parse_mode, parse_receiver, parse_sla_class, parse_tenant_path,
 };
 use crate::config::DEFAULT_RUN_DIR;
 use crate::resource::{ByteSize, CredentialsSpec, Kind, SlaClass};
@@ -64,6 +64,8 @@ pub(super) enum Command {
     /// Share files and directories between tenants.
     #[command(subcommand)]
     Share(ShareCommand),
+    /// Make objects of a bucket files of a tenant, without copying them.
+    Import(ImportArguments),
     /// Say where a file really is.
     Locate {
         /// The file, like alpha:/data/train.csv.
@@ -286,6 +288,32 @@ pub(super) struct PoolArguments {
     pub lease_seconds: Option<u32>,
 }
 
+/// Objects to be imported.
+#[derive(Debug, Args)]
+pub(super) struct ImportArguments {
+    /// What, like data/train; the bucket must be that of a pool.
+    #[arg(value_name = "BUCKET[/PREFIX]", value_parser = parse_bucket)]
+    pub from: Bucket,
+    /// Where it appears: a directory that is empty, or not there yet.
+    #[arg(value_name = "TENANT:/PATH", value_parser = parse_tenant_path)]
+    pub to: TenantPath,
+    /// List directories when somebody first looks into them, and not now.
+    #[arg(long)]
+    pub lazy: bool,
+    /// The pool, where several have this bucket.
+    #[arg(long)]
+    pub pool: Option<String>,
+    /// Owner of what appears [default: the owner of the tenant's root directory].
+    #[arg(long)]
+    pub uid: Option<u32>,
+    /// Group of what appears [default: that of the tenant's root directory].
+    #[arg(long)]
+    pub gid: Option<u32>,
+    /// Permission bits of files, in octal; who may read a directory may search it, besides.
+    #[arg(long, default_value = "644", value_parser = parse_mode)]
+    pub mode: u32,
+}
+
 /// What to do with shares.
 #[derive(Debug, Subcommand)]
 pub(super) enum ShareCommand {
@@ -433,6 +461,12 @@ mod tests {
             "pool add p --s3 data",
             "pool add p --s3 data --credentials AKIA:secret",
             "pool add p --s3 /data --credentials env",
+            "pool check",
+            "pool check p --grace soon",
+            "import data",
+            "import data a",
+            "import data/x a:/x --mode 888",
+            "import data/x a:/x --mode 4755",
             "get secrets",
             "status --timeout soon",
             "explode",

@@ -7,6 +7,7 @@
 mod args;
 mod client;
 mod files;
+mod import;
 mod long;
 mod mount;
 mod mount_helper;
@@ -112,6 +113,7 @@ async fn execute(run: &Run, command: Command) -> Result<ExitCode, CliError> {
         Command::Umount { dir, lazy } => mount::umount(run, &dir, lazy).await,
         Command::Pool(command) => return pool::execute(run, command).await,
         Command::Share(command) => share::execute(run, command).await,
+        Command::Import(arguments) => import::import(run, &arguments).await,
         Command::Locate { file } => resources::locate(run, &file).await,
         Command::Get { kind, name: Some(name) } => resources::get(run, kind, &name).await,
         Command::Get { kind, name: None } => resources::list(run, kind).await,

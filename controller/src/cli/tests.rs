@@ -85,6 +85,29 @@ async fn a_pool_in_a_bucket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn importing_and_checking_a_pool() {
+    let server = Server::start().await;
+    // Reconcilers work meanwhile.
+    let calls = || {
+        let calls = server.fixture.calls().into_iter();
+        calls.filter(|call| call.starts_with("import") || call.starts_with("check")).collect::<Vec<_>>()
+    };
+    ctl(&server, "import data/train/ a:/in --mode 600 -o table").await.unwrap();
+    assert_eq!(calls(), ["import data/train at /in mode 600"]);
+    let told = fails(&server, "import data/train nobody:/in").await;
+    assert_eq!(told, "there is no tenant 'nobody'");
+    let told = fails(&server, "import data/train a:/in --pool none").await;
+    assert_eq!(told, "there is no pool 'none'");
+    let failed = format!("{:?}", std::process::ExitCode::FAILURE);
+    for format in ["json", "yaml", "table"] {
+        assert_eq!(ctl(&server, &format!("pool check default -o {format}")).await.unwrap(), failed);
+    }
+    assert_eq!(calls(), ["check pool 1"; 3]);
+    assert_eq!(fails(&server, "pool check none").await, "there is no pool 'none'");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn mounting_and_unmounting() {
     let server = Server::start().await;
     ctl(&server, "mount a /m --noexec").await.unwrap();

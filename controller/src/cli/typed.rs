@@ -98,6 +98,12 @@ pub(super) fn parse_credentials(text: &str) -> Result<CredentialsSpec, &'static 
     }
 }
 
+/// Parses permission bits without the special ones.
+pub(super) fn parse_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| "write it like 644".to_owned())
+}
+
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));

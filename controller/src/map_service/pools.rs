@@ -4,8 +4,9 @@ use std::io;
 use std::path::Path;
 
 use address_map::ids::PoolId;
+use address_map::namespace::audit;
 
-use super::{PlaneServices, internal};
+use super::{PlaneServices, internal, map_failed};
 use crate::pool::s3::{S3Error, S3Pool, S3Settings};
 use crate::pool::{ObjectStore, this_host};
 use crate::resource::{Pool, PoolSpec, PosixSpec, Resource, S3Spec};
@@ -144,6 +145,14 @@ impl PoolService for PlaneServices {
     }
 
     fn remove_pool(&self, id: PoolId) -> Result<(), ServiceError> {
+        for tenant in self.plane.map.tenants() {
+            let Ok(tree) = self.plane.map.tree(tenant) else { continue };
+            if audit::uses(&tree.view(), id).map_err(map_failed)? {
+                return Err(ServiceError::Busy(format!(
+                    "files of tenant number {tenant} are in the pool, imported or from before; remove them first"
+                )));
+            }
+        }
         self.plane.pools.remove(id);
         self.pool_names.remove(&id);
         Ok(())

@@ -10,6 +10,7 @@ use address_map::map::Tree;
 use address_map::name::{LogicalPath, Name};
 use address_map::namespace::{create, lookup, share};
 use address_map::record::{Entry, Injection};
+use address_map::shard::Txn;
 use address_map::wire::Stale;
 
 use super::{PlaneServices, map_failed};
@@ -27,7 +28,7 @@ impl PlaneServices {
     ) -> Result<Injection, MapError> {
         let grantee = self.plane.map.tree(order.grantee)?;
         let (parents, name) = order.target.split_last().ok_or(Refusal::Exists)?;
-        grantee.write(|txn| {
+        let inject = |txn: &mut Txn<'_>| {
             if let Some((_, there)) = share::injections(txn)?.into_iter().find(|(_, i)| i.share == order.id) {
                 return Ok(there);
             }
@@ -38,7 +39,28 @@ impl PlaneServices {
                 Injection { share: order.id, owner: order.owner, root, parent, name: name.clone() };
             share::inject(txn, &injection, kind)?;
             Ok(injection)
-        })
+        };
+        self.plane.with_listed(|| grantee.write(inject))
+    }
+
+    /// What a path of the owner leads to, if it can be shared.
+    pub(super) fn shareable_at(
+        &self,
+        owner: &Tree,
+        path: &LogicalPath,
+    ) -> Result<(Ino, FileKind), ServiceError> {
+        let found = self.plane.with_listed(|| lookup::walk(&owner.view(), path.names()));
+        let (_, entry) = found.map_err(|error| match error.refusal() {
+            Refusal::CrossesShare => not_ones_own(path),
+            _ => ServiceError::NotFound(format!("there is no {path}")),
+        })?;
+        match entry {
+            Entry::Inode { ino, kind: kind @ (FileKind::File | FileKind::Directory) } => Ok((ino, kind)),
+            Entry::Inode { .. } => {
+                Err(ServiceError::Invalid(format!("{path} is neither a file nor a directory")))
+            }
+            Entry::Injected { .. } => Err(not_ones_own(path)),
+        }
     }
 
     /// Tells the grantee's mounts that a name of theirs leads somewhere else now, and waits until they know.
@@ -124,7 +146,8 @@ impl PlaneServices {
         path: &LogicalPath,
     ) -> Result<DroppedShare, ServiceError> {
         let tree = self.tree(grantee)?;
-        let (_, entry) = lookup::walk(&tree.view(), path.names()).map_err(|error| match error.refusal() {
+        let found = self.plane.with_listed(|| lookup::walk(&tree.view(), path.names()));
+        let (_, entry) = found.map_err(|error| match error.refusal() {
             Refusal::CrossesShare => ServiceError::Invalid(format!(
                 "{path} lies inside a share; only a share as a whole can be dropped, by the path of its root"
             )),
@@ -169,21 +192,6 @@ pub(super) fn path_to(tree: &Tree, parent: Ino, name: Name) -> Result<LogicalPat
     }
     names.reverse();
     Ok(LogicalPath::from_names(names))
-}
-
-/// What a path of the owner leads to, if it can be shared.
-pub(super) fn shareable(owner: &Tree, path: &LogicalPath) -> Result<(Ino, FileKind), ServiceError> {
-    let (_, entry) = lookup::walk(&owner.view(), path.names()).map_err(|error| match error.refusal() {
-        Refusal::CrossesShare => not_ones_own(path),
-        _ => ServiceError::NotFound(format!("there is no {path}")),
-    })?;
-    match entry {
-        Entry::Inode { ino, kind: kind @ (FileKind::File | FileKind::Directory) } => Ok((ino, kind)),
-        Entry::Inode { .. } => {
-            Err(ServiceError::Invalid(format!("{path} is neither a file nor a directory")))
-        }
-        Entry::Injected { .. } => Err(not_ones_own(path)),
-    }
 }
 
 fn not_ones_own(path: &LogicalPath) -> ServiceError {

@@ -100,6 +100,17 @@ impl MapService for FakeMap {
         Ok(Located { kind: FileKind::File, size: 5, ranges: vec![range] })
     }
 
+    fn import(
+        &self,
+        order: &ImportOrder,
+        tell: Listener<'_, ImportSummary>,
+    ) -> Result<ImportSummary, ServiceError> {
+        let ImportOrder { bucket, prefix, path, mode, .. } = order;
+        self.calls.lock().push(format!("import {bucket}/{prefix} at {path} mode {mode:o}"));
+        tell(ImportSummary { files: 1, ..ImportSummary::default() });
+        Ok(ImportSummary { files: 2, complete: true, ..ImportSummary::default() })
+    }
+
     fn check(&self, id: Option<TenantId>) -> Result<CheckSummary, ServiceError> {
         let problems = if id.is_some() { vec!["inode 7 has no name".to_owned()] } else { Vec::new() };
         Ok(CheckSummary { tenants: 1, inodes: 2, entries: 1, problems })

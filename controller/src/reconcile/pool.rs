@@ -10,7 +10,7 @@ use rustix::fs::Access;
 use super::{Context, Next, ReconcileError, Reconciler, Work, some_of};
 use crate::pool::{DEFAULT_PATIENCE as LOOK_WITHIN, Deadline};
 use crate::resource::{Kind, Pool, PoolSpec, Reference, Resource, Truth};
-use crate::services::PoolObserved;
+use crate::services::{PoolObserved, ServiceError};
 use crate::store::StoreError;
 
 /// What is the case about a pool.
@@ -119,11 +119,11 @@ impl Reconciler for PoolReconciler {
                     work.save()?;
                 }
                 Step::Keep(sentence) => return work.keep("InUse", sentence),
-                Step::Remove => {
-                    if let Err(error) = pools.remove_pool(id) {
-                        return work.save_failure(error);
-                    }
-                }
+                Step::Remove => match pools.remove_pool(id) {
+                    Ok(()) => {}
+                    Err(ServiceError::Busy(sentence)) => return work.keep("InUse", sentence),
+                    Err(error) => return work.save_failure(error),
+                },
                 Step::Forget => return work.forget(),
             }
         }

@@ -8,6 +8,7 @@
 //! `forgery` tells refusals that an honest VMDS may meet from others.
 
 mod addresses;
+mod adopted;
 mod coherence;
 mod elsewhere;
 mod files;
@@ -50,10 +51,11 @@ use crate::housekeeping;
 use crate::lease::{File, LeaseTable};
 use crate::metrics::Forgeries;
 use crate::pool::Pools;
-use crate::pool::s3::Relays;
+use crate::pool::s3::{Relays, S3Error};
 use crate::share::Grants;
 use crate::sweeper::{self, Sweeper};
 
+use adopted::Listings;
 pub use coherence::Hub;
 use elsewhere::{Elsewhere, Workers};
 use forgery::Witness;
@@ -157,6 +159,7 @@ pub struct DataPlane {
     pub(crate) audit: Audit,
     pub(crate) recovery: Recovery,
     staging: Staging,
+    listings: Listings,
     workers: Workers,
     pub(crate) forgeries: Forgeries,
     sweeper: Sweeper,
@@ -200,6 +203,7 @@ impl DataPlane {
             audit,
             recovery: Recovery::default(),
             staging: Staging::default(),
+            listings: Listings::default(),
             workers: Workers::default(),
             forgeries: Forgeries::default(),
             sweeper,
@@ -337,8 +341,10 @@ pub(crate) fn backing_file(file: File, inode: &Inode) -> Option<ObjectRef> {
 pub(crate) fn io_refusal(error: std::io::Error) -> MapError {
     use rustix::io::Errno;
     use std::io::ErrorKind;
-    // By its kind: what an object store says is no error of a system call.
-    let refusal = match (error.kind(), Errno::from_io_error(&error)) {
+    let of_store = || Some(error.get_ref()?.downcast_ref::<S3Error>()?.errno());
+    // By its kind, too: not all that an object store says is an error of a system call.
+    let refusal = match (error.kind(), Errno::from_io_error(&error).or_else(of_store)) {
+        (_, Some(Errno::STALE)) => Refusal::Stale,
         (ErrorKind::StorageFull, _) => Refusal::NoSpace,
         (ErrorKind::QuotaExceeded, _) => Refusal::Quota,
         (ErrorKind::FileTooLarge, _) => Refusal::TooLarge,

@@ -284,16 +284,20 @@ impl DataPlane {
     }
 
     /// A request of which it is certain that it is to be carried out.
-    fn answer_then_reply(
+    pub(super) fn answer_then_reply(
         self: &Arc<Self>,
         session: &Arc<Session>,
         asked: Asked,
         call: Call,
         origin: Option<Origin>,
     ) {
-        if let Some(asked) = self.answer_stored(session, asked, &call, origin) {
-            let outcome = self.answer(session, call, origin);
-            self.reply(session, asked, outcome);
+        let Some(asked) = self.answer_stored(session, asked, &call, origin) else { return };
+        let again = call.names_directory().then(|| call.clone());
+        match (self.answer(session, call, origin), again) {
+            (Err(MapError::Unlisted(tenant, ino)), Some(call)) => {
+                self.list_then_answer(session, asked, (tenant, ino), call, origin);
+            }
+            (outcome, _) => self.reply(session, asked, outcome),
         }
     }
 

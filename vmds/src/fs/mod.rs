@@ -148,14 +148,14 @@ impl Fs {
         })
     }
 
-    /// Asks the controller; an answer that `accept` does not take is a broken protocol.
+    /// Asks the controller, patiently; an answer that `accept` does not take is a broken protocol.
     fn ask<T>(
-        &self,
+        self: &Arc<Self>,
         call: Call,
         accept: impl FnOnce(Answer) -> Option<T> + Send + 'static,
         done: impl FnOnce(Result<T, Refusal>) + Send + 'static,
     ) {
-        self.link.call(call, move |outcome| {
+        self.call_patiently(call, move |outcome| {
             done(match outcome {
                 Ok((answer, _)) => accept(answer).ok_or_else(unexpected),
                 Err(refusal) => Err(refusal),
@@ -197,6 +197,8 @@ impl Fs {
                     },
                 );
             }
+            // Nothing is changed yet: what it needs takes long.
+            Ok((Answer::Pending, _)) => fs.change_after(refused, request, again, done),
             outcome => done(outcome),
         });
     }

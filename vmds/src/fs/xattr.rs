@@ -94,7 +94,13 @@ impl Fs {
     }
 
     /// Names of all attributes that `caller` may know of, if they fit into `room` bytes.
-    pub(crate) fn listxattr(&self, node: NodeId, caller: Caller, room: u32, done: impl Done<AttrBytes>) {
+    pub(crate) fn listxattr(
+        self: &Arc<Self>,
+        node: NodeId,
+        caller: Caller,
+        room: u32,
+        done: impl Done<AttrBytes>,
+    ) {
         if self.cache.attr(node).is_some_and(|attr| !attr.has_xattrs) {
             return done(fit(Arc::new([]), room));
         }

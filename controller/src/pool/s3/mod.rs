@@ -46,6 +46,7 @@ pub use multipart::{part_size, parts};
 pub use new_object::{Base, NewObject, Uploaded};
 pub use objects::{Listed, Page};
 pub use presign::SignedGet;
+pub use probe::PROBE_KEY;
 pub use relay::Relays;
 pub use runtime::S3Runtime;
 pub use settings::{Endpoint, S3Settings};

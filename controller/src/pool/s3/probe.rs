@@ -25,6 +25,9 @@ const WRONG_CHECKSUM: &str = "AAAAAA==";
 /// An ETag that no object has.
 const NO_ETAG: &str = "\"00000000000000000000000000000000\"";
 
+/// What the key of an object begins with that an endpoint is tried with.
+pub const PROBE_KEY: &str = ".vmds-probe-";
+
 impl S3Pool {
     /// Asks the bucket what it can: writes, reads and deletes an object of a name of its own.
     ///
@@ -33,7 +36,7 @@ impl S3Pool {
     pub async fn probe(&self) -> Result<Capabilities, S3Error> {
         self.try_reaching().await?;
         let unique = random_hex().map_err(S3Error::Staging)?;
-        let key = format!(".vmds-probe-{unique}");
+        let key = format!("{PROBE_KEY}{unique}");
         let written = self.try_writing(&key).await;
         let conditional_put = self.blame_clock(written)?;
         let found = self.try_rest(&key, conditional_put).await;
