@@ -81,14 +81,22 @@ pub fn run_within(deadline: Duration, command: &mut Command) -> Outcome {
 
 /// Waits for a child to end, at most `deadline`.
 pub(crate) fn wait_child(child: &mut Child, deadline: Duration) -> Option<ExitStatus> {
-    let handle = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).expect("a child has a pidfd");
+    let ended = await_end_of(Pid::from_child(child), deadline);
+    ended.then(|| child.wait().expect("wait for a child"))
+}
+
+/// Waits for any process to end, at most `deadline`; answers whether it has.
+pub(crate) fn await_end(process: Process, deadline: Duration) -> bool {
+    let pid = Pid::from_raw(process.pid.cast_signed()).expect("processes have numbers");
+    !process.is_alive() || await_end_of(pid, deadline)
+}
+
+fn await_end_of(pid: Pid, deadline: Duration) -> bool {
+    let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
     let timeout = Timespec::try_from(deadline).expect("deadlines are short");
     let ready =
         rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&timeout)));
-    match ready.expect("poll a pidfd") {
-        0 => None,
-        _ => Some(child.wait().expect("wait for a child")),
-    }
+    ready.expect("poll a pidfd") > 0
 }
 
 fn scratch() -> File {

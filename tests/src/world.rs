@@ -3,13 +3,14 @@
 mod commands;
 mod log;
 mod object_store;
+mod starter;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -20,9 +21,10 @@ use tempfile::TempDir;
 use crate::captured::Captured;
 use crate::load::full;
 use crate::mounts::{detach_all_under, mounts_under};
-use crate::process::{Process, children, wait_child};
+use crate::process::{Process, children};
 use crate::s3::S3Server;
-use crate::wait::{wait_for, wait_until};
+use crate::wait::wait_until;
+use starter::Starter;
 
 /// How long a controller may take until it says that it is ready.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
@@ -53,7 +55,8 @@ pub struct World {
     binaries: Binaries,
     arguments: Vec<String>,
     dir: TempDir,
-    controller: Option<Child>,
+    controller: Option<Process>,
+    starter: Starter,
     starts: u32,
     /// Where tenants live, if not in a directory.
     objects: Option<S3Server>,
@@ -86,6 +89,7 @@ impl World {
             arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
             dir,
             controller: None,
+            starter: Starter::new(),
             starts: 0,
             objects: None,
             seen: RefCell::default(),
@@ -134,21 +138,17 @@ impl World {
     pub fn start_controller(&mut self) {
         assert!(self.controller.is_none(), "the controller is running already");
         self.starts += 1;
-        let log = self.log_path();
-        let file = File::create(&log).expect("make the log");
-        let mut command = self.serve_command();
-        command.stdin(Stdio::null()).stdout(file.try_clone().expect("duplicate a descriptor")).stderr(file);
-        let mut child = command.spawn().expect("start the controller");
-        let ended = wait_for("the controller says that it is ready", READY_DEADLINE, || {
-            if self.log().lines().any(|line| line.starts_with(READY)) {
-                return Some(None);
-            }
-            child.try_wait().expect("ask for a child's state").map(Some)
+        let (command, log) = (self.serve_command(), self.log_path());
+        let started = self.starter.start(&command, &log);
+        let is_ready = || self.log().lines().any(|line| line.starts_with(READY));
+        wait_until("the controller says that it is ready", READY_DEADLINE, || {
+            is_ready() || !started.is_some_and(Process::is_alive)
         });
-        if let Some(status) = ended {
-            panic!("the controller ended while it started: {status}\n{}", self.log());
+        if !is_ready() {
+            let status = self.starter.await_end(started, END_DEADLINE);
+            panic!("the controller ended while it started: {status:?}\n{}", self.log());
         }
-        self.controller = Some(child);
+        self.controller = started;
     }
 
     /// Asks the controller to end, waits until it has, and until its VMDSes have.
@@ -157,11 +157,11 @@ impl World {
         let controller = self.controller();
         self.see();
         controller.signal(Signal::TERM);
-        let mut child = self.controller.take().expect("the controller runs");
-        let status = wait_child(&mut child, END_DEADLINE);
+        self.controller = None;
+        let status = self.starter.await_end(Some(controller), END_DEADLINE);
         if status.is_none() {
-            let _ = child.kill();
-            wait_child(&mut child, END_DEADLINE);
+            controller.signal(Signal::KILL);
+            self.starter.await_end(Some(controller), END_DEADLINE);
         }
         let status = status.unwrap_or_else(|| panic!("the controller ignores SIGTERM:\n{}", self.log()));
         wait_until("all VMDSes end with the controller", END_DEADLINE, || self.remaining().is_empty());
@@ -172,17 +172,19 @@ impl World {
     #[track_caller]
     pub fn kill_controller(&mut self) {
         self.see();
-        let mut child = self.controller.take().expect("the controller runs");
-        child.kill().expect("kill the controller");
-        child.wait().expect("wait for the controller");
+        let controller = self.controller();
+        self.controller = None;
+        controller.signal(Signal::KILL);
+        let status = self.starter.await_end(Some(controller), END_DEADLINE);
+        assert!(status.is_some(), "a killed controller is gone");
     }
 
     /// The process of the controller.
     #[track_caller]
     pub fn controller(&self) -> Process {
-        let child = self.controller.as_ref().expect("the controller runs");
-        Process::find(child.id())
-            .unwrap_or_else(|| panic!("the controller has ended by itself:\n{}", self.log()))
+        let controller = self.controller.expect("the controller runs");
+        assert!(controller.is_alive(), "the controller has ended by itself:\n{}", self.log());
+        controller
     }
 
     /// The VMDSes that run now.
@@ -221,8 +223,8 @@ impl World {
 
     /// Remembers all children of the controller, whatever they are.
     fn see(&self) {
-        if let Some(child) = &self.controller {
-            self.seen.borrow_mut().extend(children(child.id()));
+        if let Some(controller) = self.controller {
+            self.seen.borrow_mut().extend(children(controller.pid));
         }
     }
 
@@ -292,16 +294,14 @@ impl Drop for World {
     fn drop(&mut self) {
         self.see();
         let mut left = Vec::new();
-        if let Some(mut child) = self.controller.take() {
-            if let Some(process) = Process::find(child.id()) {
-                process.signal(Signal::TERM);
-            }
-            if wait_child(&mut child, END_DEADLINE).is_none() {
+        if let Some(controller) = self.controller.take() {
+            controller.signal(Signal::TERM);
+            if self.starter.await_end(Some(controller), END_DEADLINE).is_none() {
                 left.push("the controller, which ignored SIGTERM".to_owned());
                 // Ends the wait of whoever is stuck in a mount, the controller itself included.
                 detach_all_under(self.dir.path());
-                let _ = child.kill();
-                wait_child(&mut child, END_DEADLINE);
+                controller.signal(Signal::KILL);
+                self.starter.await_end(Some(controller), END_DEADLINE);
             }
             let mounts = vmds_mounts(self.dir.path()).into_iter();
             left.extend(mounts.map(|point| format!("the mount {}", point.display())));

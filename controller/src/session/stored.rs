@@ -238,8 +238,14 @@ impl DataPlane {
     }
 
     fn flush_stored(&self, session: &Session, node: NodeId, pace: Pace) -> Result<Option<Outcome>> {
-        self.alone(session, node, true, pace, |_, written, _, progress| {
-            Ok(self.bring(written, progress, pace)?.map(|_| Outcome::unchanged(Answer::Done)))
+        self.alone(session, node, true, pace, |scope, written, before, progress| {
+            let Some(inode) = self.bring(written, progress, pace)? else { return Ok(None) };
+            // The descriptor is let go of later; what it has written is to be seen when `close` returns.
+            let touched = match *before == inode {
+                true => vec![],
+                false => vec![Touched::Inode { ino: scope.ino, data: true }],
+            };
+            Ok(Some(Outcome::changed(Answer::Done, scope, touched)))
         })
     }
 
