@@ -16,6 +16,7 @@ mod help;
 mod histories;
 mod hung_pool;
 mod import;
+mod import_lazy;
 mod isolation;
 mod lifecycle;
 mod listing;
