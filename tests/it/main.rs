@@ -17,6 +17,7 @@ mod help;
 mod histories;
 mod hung_pool;
 mod import;
+mod import_lazy;
 mod isolation;
 mod large_objects;
 mod leases;

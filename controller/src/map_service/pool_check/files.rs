@@ -63,7 +63,7 @@ impl Check<'_> {
             wanted.keys().filter(|key| covered(key) || *key == first).cloned().collect();
         for key in absent {
             for (ino, stored) in wanted.remove(&key).unwrap_or_default() {
-                // Younger than the list, or deleted since the map was looked at, or missing.
+                // The page may end before it, and there are stores whose lists are late.
                 match self.ask(async |s3| s3.head(&stored.object.key).await)? {
                     Some(found) => self.compare(tree, ino, &stored, &found)?,
                     None => self.tell(PoolProblemKind::Missing, tree, ino, &stored, String::new())?,
