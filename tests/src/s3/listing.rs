@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
-use s3s::dto::{self, CommonPrefix, ListObjectsV2Input, ListObjectsV2Output};
+use s3s::dto::{
+    self, CommonPrefix, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output,
+};
 use s3s::{S3Result, s3_error};
 
 use super::service::Service;
@@ -51,6 +53,25 @@ impl Service {
             continuation_token: input.continuation_token,
             start_after: input.start_after,
             ..ListObjectsV2Output::default()
+        })
+    }
+
+    /// ListObjects, for clients older than its successor.
+    pub(super) fn list_as_of_old(&self, input: ListObjectsInput) -> S3Result<ListObjectsOutput> {
+        let marker = input.marker.clone();
+        // A marker may be a common prefix, as a token may.
+        let page = self.list(ListObjectsV2Input { continuation_token: marker.clone(), ..input.into() })?;
+        Ok(ListObjectsOutput {
+            name: page.name,
+            prefix: page.prefix,
+            delimiter: page.delimiter,
+            marker,
+            max_keys: page.max_keys,
+            is_truncated: page.is_truncated,
+            next_marker: page.next_continuation_token,
+            contents: page.contents,
+            common_prefixes: page.common_prefixes,
+            ..ListObjectsOutput::default()
         })
     }
 }
