@@ -5,7 +5,9 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{Credentials, S3Auth, SecretKey};
-use s3s::dto::{CopySource, ListMultipartUploadsInput, ListObjectsV2Input, UploadPartCopyInput};
+use s3s::dto::{
+    CopySource, ListMultipartUploadsInput, ListObjectsInput, ListObjectsV2Input, UploadPartCopyInput,
+};
 use s3s::path::S3Path;
 use s3s::{S3Request, S3Result, s3_error};
 
@@ -80,6 +82,11 @@ impl S3Access for Users {
             }
         };
         self.allow(cx.credentials(), |user| user.may_see(bucket))
+    }
+
+    async fn list_objects(&self, req: &mut S3Request<ListObjectsInput>) -> S3Result<()> {
+        let prefix = req.input.prefix.as_deref().unwrap_or_default();
+        Users::check(self, req.credentials.as_ref(), Need::Read, &req.input.bucket, prefix)
     }
 
     async fn list_objects_v2(&self, req: &mut S3Request<ListObjectsV2Input>) -> S3Result<()> {

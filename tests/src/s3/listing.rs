@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
-use s3s::dto::{self, CommonPrefix, EncodingType, ListObjectsV2Input, ListObjectsV2Output};
+use s3s::dto::{
+    self, CommonPrefix, EncodingType, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
+    ListObjectsV2Output,
+};
 use s3s::{S3Result, s3_error};
 
 use super::service::Service;
@@ -65,6 +68,26 @@ impl Service {
             continuation_token: input.continuation_token,
             start_after: shown(input.start_after),
             ..ListObjectsV2Output::default()
+        })
+    }
+
+    /// ListObjects, for clients older than its successor.
+    pub(super) fn list_as_of_old(&self, input: ListObjectsInput) -> S3Result<ListObjectsOutput> {
+        let marker = input.marker.clone();
+        // A marker may be a common prefix, as a token may.
+        let token = marker.as_deref().map(encode);
+        let page = self.list(ListObjectsV2Input { continuation_token: token, ..input.into() })?;
+        Ok(ListObjectsOutput {
+            name: page.name,
+            prefix: page.prefix,
+            delimiter: page.delimiter,
+            marker,
+            max_keys: page.max_keys,
+            is_truncated: page.is_truncated,
+            next_marker: page.next_continuation_token.as_deref().map(key_of).transpose()?,
+            contents: page.contents,
+            common_prefixes: page.common_prefixes,
+            ..ListObjectsOutput::default()
         })
     }
 }

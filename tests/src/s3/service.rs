@@ -48,6 +48,13 @@ impl S3 for Service {
         self.delete_many(req.input, req.credentials.as_ref()).map(S3Response::new)
     }
 
+    async fn list_objects(
+        &self,
+        req: S3Request<ListObjectsInput>,
+    ) -> S3Result<S3Response<ListObjectsOutput>> {
+        self.list_as_of_old(req.input).map(S3Response::new)
+    }
+
     async fn list_objects_v2(
         &self,
         req: S3Request<ListObjectsV2Input>,
