@@ -11,7 +11,7 @@ use address_map::record::StoredObject;
 use address_map::wire::Address;
 
 use super::scope::Scope;
-use super::staging::Written;
+use super::written::Written;
 use super::{DataPlane, Session, io_refusal};
 use crate::audit::{self, Access, Lent, Through};
 

@@ -9,6 +9,7 @@
 
 mod addresses;
 mod adopted;
+mod bringing;
 mod coherence;
 mod elsewhere;
 mod files;
@@ -27,6 +28,7 @@ mod staging;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod written;
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::BorrowedFd;
