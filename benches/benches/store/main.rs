@@ -30,6 +30,9 @@ const AT_ONCE: usize = 1 << 20;
 const SMALL: usize = 4096;
 /// How many of the small files the other mounts write, which take their time.
 const FILES_OF_OTHERS: u32 = 200;
+/// How far away the store is for small files: not at all, where a request costs next to nothing, and as the nearest
+/// real ones, milliseconds.
+const AWAY_MS: [u32; 2] = [0, 10];
 
 fn main() {
     if server::serves() {
@@ -40,13 +43,17 @@ fn main() {
         return;
     }
     let (files, mib) = (setting("FILES", 10_000), setting("MIB", 1024));
-    let server = Server::start();
+    let mut server = Server::start();
     let world = World::start(binaries());
     add_pool(&world, &server);
     world.tenant_with("alice", &["--pool", "objects"]);
     let mount = world.mount("alice");
     let mut table = Table::default();
-    small_files(&mount, &server, files, &mut table);
+    for ms in AWAY_MS {
+        server.be_away(ms);
+        small_files(&mount, &server, (files, ms), &mut table);
+    }
+    server.be_away(0);
     large_file(&world, &mount, &Plain::new(&server), mib, &mut table);
     println!("{}", table.render());
 }
@@ -74,8 +81,8 @@ fn write_small(dir: &Path, files: u32) -> Duration {
 }
 
 /// Many small files, here and on other mounts of the same store.
-fn small_files(mount: &Path, server: &Server, files: u32, table: &mut Table) {
-    let dir = mount.join("small");
+fn small_files(mount: &Path, server: &Server, (files, ms): (u32, u32), table: &mut Table) {
+    let dir = mount.join(format!("small-{ms}"));
     fs::create_dir(&dir).expect("make a directory");
     let ours = write_small(&dir, files);
     for other in others::OTHERS {
@@ -86,10 +93,10 @@ fn small_files(mount: &Path, server: &Server, files: u32, table: &mut Table) {
         let theirs = write_small(mounted.dir(), FILES_OF_OTHERS);
         let share = ours.as_secs_f64() / theirs.as_secs_f64();
         println!(
-            "small files: {files} here and {FILES_OF_OTHERS} through {other}; a file takes 1/{:.0} of its time (target: 1/20 at most)",
+            "small files, the store {ms} ms away: {files} here and {FILES_OF_OTHERS} through {other}; a file takes 1/{:.0} of its time (target: 1/20 at most)",
             1.0 / share
         );
-        table.row("write and close 4 KiB", "vmds", ours, (other, theirs));
+        table.row(&format!("write and close 4 KiB, {ms} ms away"), "vmds", ours, (other, theirs));
     }
 }
 

@@ -1,10 +1,11 @@
 //! The store in a process of its own: this program again, told so by its environment.
 
 use std::env;
-use std::io::{self, BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
-use tests::s3::{S3Options, S3Server, User};
+use tests::s3::{Fault, S3Options, S3Server, User};
 
 pub(crate) const BUCKET: &str = "bench";
 pub(crate) const ACCESS_KEY: &str = "root";
@@ -22,14 +23,20 @@ pub(crate) fn serves() -> bool {
     let all = User::new(ACCESS_KEY, SECRET_KEY).may_do_all();
     let server = S3Server::start(S3Options::new().bucket(BUCKET).user(all).opaque_etags());
     println!("{}", server.endpoint());
-    // Whoever started it is gone when this ends, one way or the other.
-    let _ = io::copy(&mut io::stdin(), &mut io::sink());
+    // Each line says how far away the store shall be. Whoever started it is gone when there are no more.
+    for line in io::stdin().lines().map_while(Result::ok) {
+        server.faults().clear();
+        let ms = line.parse().expect("a number");
+        server.faults().add(Fault::Latency(Duration::from_millis(ms)).always());
+        println!("{line}");
+    }
     true
 }
 
 /// A server that runs. Dropping it ends it.
 pub(crate) struct Server {
     child: Child,
+    says: BufReader<ChildStdout>,
     endpoint: String,
 }
 
@@ -40,9 +47,16 @@ impl Server {
         let command = command.env(SERVE, "1").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("start the store");
         let mut endpoint = String::new();
-        let said = child.stdout.take().expect("it can say something");
-        BufReader::new(said).read_line(&mut endpoint).expect("the store says where it is");
-        Self { child, endpoint: endpoint.trim().to_owned() }
+        let mut says = BufReader::new(child.stdout.take().expect("it can say something"));
+        says.read_line(&mut endpoint).expect("the store says where it is");
+        Self { child, says, endpoint: endpoint.trim().to_owned() }
+    }
+
+    /// From now on each answer comes so much later.
+    pub(crate) fn be_away(&mut self, ms: u32) {
+        let told = self.child.stdin.as_mut().expect("it listens");
+        writeln!(told, "{ms}").and_then(|()| told.flush()).expect("tell the store");
+        self.says.read_line(&mut String::new()).expect("the store has heard");
     }
 
     /// `http://ADDRESS:PORT`

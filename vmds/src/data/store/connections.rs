@@ -27,6 +27,10 @@ use crate::link::Link;
 /// Most connections to one object store.
 const CONNECTIONS_MAX: usize = 16;
 
+/// What is taken from a socket at once, bytes. It is copied on at once, while a processor's cache still has it; larger
+/// reads cost more there than they save in system calls.
+const READ_AT_ONCE: usize = 128 * 1024;
+
 /// A connection as it is kept.
 struct Open {
     sender: SendRequest<Empty<Bytes>>,
@@ -104,7 +108,7 @@ async fn speak<S>(stream: S) -> Result<Open, FetchError>
 where
     TokioIo<S>: Read + Write + Unpin + Send + 'static,
 {
-    let begun = http1::handshake(TokioIo::new(stream)).await;
+    let begun = http1::Builder::new().max_buf_size(READ_AT_ONCE).handshake(TokioIo::new(stream)).await;
     let (sender, connection) = begun.map_err(|error| FetchError::Connection(error.into()))?;
     let driver = tokio::spawn(async move {
         if let Err(error) = connection.await {
