@@ -127,7 +127,14 @@ fn a_receipt_says_until_when_addresses_lead_somewhere() {
     assert!(fs::read(bob.join("dir/file")).unwrap() == bytes);
     let told = world.ctl_json(&["share", "revoke", "alice:/dir", "bob"]);
     let receipt = &told[0]["status"]["receipt"];
-    assert!(receipt["lastLeaseEnds"].as_str() > receipt["at"].as_str(), "{told}");
+    let last = receipt["lastLeaseEnds"].as_str().unwrap();
+    assert!(last > receipt["at"].as_str().unwrap(), "{told}");
+    let of_bob = |entry: &Value| entry["tenant"] == "bob" && entry["access"] == "address";
+    wait_until("the last address of the audit log is that of the receipt", SOON, || {
+        let entries = audited(&world);
+        let ends = entries.iter().filter(|entry| of_bob(entry)).filter_map(|entry| entry["until"].as_str());
+        ends.max() == Some(last)
+    });
     assert!(fs::read(bob.join("dir/file")).is_err());
 }
 

@@ -81,7 +81,7 @@ pub(super) const ALLOWED: &[Syscall] = &[
     (libc::SYS_recvfrom, &[]),              // answers of the store
     (libc::SYS_sendto, &[]),                // requests to the store, on connected sockets
     (libc::SYS_shutdown, &[]),              // connections end
-    (libc::SYS_getsockopt, &[]),            // whether a connection has failed
+    (libc::SYS_getsockopt, &[]),            // whether a connection has failed, and of which kind it is
     // Memory. None of it can ever be executed, and no file is mapped.
     (libc::SYS_mmap, &[Without(2, EXECUTABLE), With(3, ANONYMOUS)]), // the heap, stacks of threads
     (libc::SYS_mprotect, &[Without(2, EXECUTABLE)]), // the heap grows, guard pages

@@ -190,3 +190,20 @@ async fn a_list_has_every_key_once_in_order_whatever_the_size_of_its_pages() {
     let rest: Vec<_> = rest.contents().iter().map(|object| object.key().unwrap()).collect();
     assert_eq!(rest, ["c/é", "d/", "z"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_as_of_old_goes_on_behind_its_marker() {
+    let (server, client) = server_and_client();
+    for key in ["a/1", "a/2", "b", "c"] {
+        server.bucket(BUCKET).put(key, "x");
+    }
+    let list = client.list_objects().bucket(BUCKET).delimiter("/").max_keys(1);
+    let first = list.clone().send().await.unwrap();
+    assert_eq!(first.common_prefixes()[0].prefix(), Some("a/"));
+    assert_eq!((first.is_truncated(), first.next_marker()), (Some(true), Some("a/")));
+    let second = list.marker("a/").send().await.unwrap();
+    let keys: Vec<_> = second.contents().iter().filter_map(|object| object.key()).collect();
+    assert_eq!((keys, second.common_prefixes().len()), (vec!["b"], 0));
+    let nobody = super::client(&server, "root", "not the secret");
+    assert!(nobody.list_objects().bucket(BUCKET).send().await.is_err());
+}
