@@ -166,6 +166,11 @@ fn contents() {
 }
 
 #[test]
+fn sums() {
+    check("sums", &vec![0_u64, 1, 0x0123_4567_89ab_cdef, u64::MAX]);
+}
+
+#[test]
 fn orphan() {
     check("orphan", &());
 }

@@ -492,7 +492,6 @@ pub struct NodeAttr {
 }
 
 /// Answers to [`Call`]s.
-#[expect(clippy::large_enum_variant, reason = "one at a time, on its way into or out of a frame")]
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum Answer {
     /// Nothing more to say.

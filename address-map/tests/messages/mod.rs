@@ -5,6 +5,7 @@ use address_map::error::Refusal;
 use address_map::ids::{NodeId, Slot};
 use address_map::limits::{NAME_MAX, STALE_ITEMS_MAX, XATTR_VALUE_MAX};
 use address_map::name::Name;
+use address_map::sums::BLOCK;
 use address_map::wire::*;
 use proptest::collection::vec;
 use proptest::option;
@@ -73,22 +74,30 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn lease() -> impl Strategy<Value = Lease> {
-    (any::<[bool; 4]>(), any::<Option<u32>>()).prop_map(|([write, floating, remote, alone], backing)| Lease {
-        write,
-        backing,
-        floating,
-        remote,
-        alone,
-    })
+    let near = option::of(any::<[u64; 2]>().prop_map(|[chunk, end]| Near { chunk, end }));
+    (any::<[bool; 4]>(), any::<Option<u32>>(), near).prop_map(
+        |([write, floating, remote, alone], backing, near)| Lease {
+            write,
+            backing,
+            floating,
+            remote,
+            alone,
+            near,
+        },
+    )
+}
+
+fn sums() -> impl Strategy<Value = Vec<u64>> {
+    let whole = any::<u64>().prop_map(|sum| vec![sum; BLOCK]);
+    prop_oneof![9 => vec(any::<u64>(), 0..20).boxed(), 1 => whole.boxed()]
 }
 
 fn source() -> impl Strategy<Value = Source> {
     let headers = vec((any::<String>(), any::<String>()), 0..4);
-    let address = (any::<[u32; 2]>(), any::<String>(), headers, any::<String>(), any::<u64>()).prop_map(
-        |([pool, valid_ms], target, headers, etag, size)| {
-            Source::Address(Address { pool, target, headers, etag, size, valid_ms })
-        },
-    );
+    let address = (any::<[u32; 2]>(), any::<String>(), headers, any::<String>(), any::<u64>(), sums());
+    let address = address.prop_map(|([pool, valid_ms], target, headers, etag, size, sums)| {
+        Source::Address(Address { pool, target, headers, etag, size, valid_ms, sums })
+    });
     prop_oneof![Just(Source::Unfilled), bytes().prop_map(Source::Inline), address]
 }
 
@@ -154,6 +163,18 @@ fn call() -> impl Strategy<Value = Call> {
             .prop_map(|(node, caller, name, value, mode)| Call::Setxattr { node, caller, name, value, mode }),
         (node(), any::<[bool; 2]>()).prop_map(|(node, [write, fill])| Call::Lease { node, write, fill }),
         (node(), any::<u64>()).prop_map(|(node, size)| Call::Grow { node, size }),
+        (node(), any::<u64>()).prop_map(|(node, end)| Call::Wrote { node, end }),
+        (node(), any::<[u64; 2]>(), any::<bool>()).prop_map(|(node, [start, end], write)| Call::Fill {
+            node,
+            start,
+            end,
+            write
+        }),
+        (node(), any::<String>(), any::<u32>()).prop_map(|(node, etag, block)| Call::Sums {
+            node,
+            etag,
+            block
+        }),
     ]
 }
 
@@ -195,6 +216,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         }),
         (attr(), lease()).prop_map(|(attr, lease)| Answer::Leased { attr, lease }),
         (attr(), source()).prop_map(|(attr, source)| Answer::Addressed { attr, source }),
+        sums().prop_map(Answer::Sums),
         Just(Answer::Connected),
         Just(Answer::Pending),
     ]

@@ -145,7 +145,7 @@ impl Written<'_> {
     ) -> Result<bool> {
         let Some(mut partial) = self.partial(file)? else { return Ok(true) };
         // What stays of the chunk that is cut in two would be missed.
-        let needed = if size % partial.chunk() == 0 { 0..0 } else { size - 1..size };
+        let needed = if size.is_multiple_of(partial.chunk()) { 0..0 } else { size - 1..size };
         if !partial.missing(&needed).is_empty() && pace == Pace::Quick {
             return Ok(false);
         }

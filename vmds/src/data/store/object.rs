@@ -145,7 +145,7 @@ impl Object {
         while !rest.is_empty() {
             let (block, first) = (piece / sums::BLOCK, piece % sums::BLOCK);
             let length = rest.len().min((sums::BLOCK - first) * sums::PIECE as usize);
-            if !sums::prove(&*self.sums_of(block as u32).await?, first, &rest[..length]) {
+            if !sums::prove(&self.sums_of(block as u32).await?, first, &rest[..length]) {
                 return Ok(false);
             }
             (piece, rest) = (piece + sums::BLOCK - first, &rest[length..]);

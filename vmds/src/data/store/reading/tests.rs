@@ -107,7 +107,7 @@ proptest! {
             let (loads, answers) = want(&mut reading, range.clone(), ahead);
             for load in loads {
                 prop_assert!(load.start < load.end && load.end <= size);
-                let whole = |offset: u64| offset % sums::PIECE == 0 || offset == size;
+                let whole = |offset: u64| offset.is_multiple_of(sums::PIECE) || offset == size;
                 prop_assert!(whole(load.start) && whole(load.end), "{load:?} cannot be proven");
                 let twice = on_their_way.iter().any(|other| other.start < load.end && load.start < other.end);
                 prop_assert!(!twice, "{load:?} is on its way");
