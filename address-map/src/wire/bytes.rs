@@ -63,6 +63,8 @@ pub struct Lease {
 /// What of a leased file may be missing: before bytes of a chunk are used, [`super::Call::Fill`] has to be answered for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Near {
+    /// Which backing file this is: another one that takes its place has another number.
+    pub tag: u64,
     /// Size of a chunk, bytes; the first begins with the file.
     pub chunk: u64,
     /// What lies at and behind this offset is there; but who writes there says so once.

@@ -321,6 +321,8 @@ pub enum Call {
     Fill {
         /// Inode.
         node: NodeId,
+        /// As of [`super::Near::tag`]; if another file has taken its place the answer is [`Refusal::Stale`].
+        tag: u64,
         /// The first of them.
         start: u64,
         /// Behind the last of them.

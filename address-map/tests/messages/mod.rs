@@ -74,7 +74,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn lease() -> impl Strategy<Value = Lease> {
-    let near = option::of(any::<[u64; 2]>().prop_map(|[chunk, end]| Near { chunk, end }));
+    let near = option::of(any::<[u64; 3]>().prop_map(|[tag, chunk, end]| Near { tag, chunk, end }));
     (any::<[bool; 4]>(), any::<Option<u32>>(), near).prop_map(
         |([write, floating, remote, alone], backing, near)| Lease {
             write,
@@ -164,8 +164,9 @@ fn call() -> impl Strategy<Value = Call> {
         (node(), any::<[bool; 2]>()).prop_map(|(node, [write, fill])| Call::Lease { node, write, fill }),
         (node(), any::<u64>()).prop_map(|(node, size)| Call::Grow { node, size }),
         (node(), any::<u64>()).prop_map(|(node, end)| Call::Wrote { node, end }),
-        (node(), any::<[u64; 2]>(), any::<bool>()).prop_map(|(node, [start, end], write)| Call::Fill {
+        (node(), any::<[u64; 3]>(), any::<bool>()).prop_map(|(node, [tag, start, end], write)| Call::Fill {
             node,
+            tag,
             start,
             end,
             write

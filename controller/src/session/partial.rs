@@ -38,6 +38,8 @@ pub(super) enum State {
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct Partial {
+    /// Which backing file this is, drawn by lot.
+    tag: u64,
     /// Size of a chunk, bytes.
     chunk: u64,
     /// How many bytes of the file may be missing: what is behind them is there.
@@ -50,9 +52,9 @@ pub(super) struct Partial {
 
 impl Partial {
     /// All of an object of `end` bytes is missing.
-    pub(super) fn new(chunk: u64, end: u64) -> Self {
+    pub(super) fn new(tag: u64, chunk: u64, end: u64) -> Self {
         let chunks = end.div_ceil(chunk) as usize;
-        Self { chunk, end, beyond: false, states: vec![0; chunks.div_ceil(4)] }
+        Self { tag, chunk, end, beyond: false, states: vec![0; chunks.div_ceil(4)] }
     }
 
     /// What is noted of a backing file; `None`: it has everything.
@@ -75,6 +77,11 @@ impl Partial {
         let note = bincode::encode_to_vec(self, CONFIG).map_err(io::Error::other)?;
         rustix::fs::fsetxattr(&file, ATTRIBUTE, &note, XattrFlags::empty())?;
         Ok(rustix::fs::fsync(&file)?)
+    }
+
+    /// Which backing file this is.
+    pub(super) fn tag(&self) -> u64 {
+        self.tag
     }
 
     /// Size of a chunk, bytes.
@@ -170,7 +177,7 @@ mod tests {
 
     #[test]
     fn chunks_arrive_and_change() {
-        let mut partial = Partial::new(10, 95);
+        let mut partial = Partial::new(1, 10, 95);
         assert_eq!(partial.missing(&(0..u64::MAX)).len(), 10);
         assert_eq!(partial.missing(&(19..21)), [10..20, 20..30]);
         assert_eq!(partial.missing(&(95..200)), []);
@@ -193,7 +200,7 @@ mod tests {
     #[test]
     fn what_is_noted_is_found_again() {
         let file = tempfile::tempfile().unwrap();
-        let mut partial = Partial::new(8 << 20, 80_000 << 20);
+        let mut partial = Partial::new(u64::MAX, 8 << 20, 80_000 << 20);
         partial.change(&(0..1 << 40));
         match partial.note(&file) {
             // Not every file system has such attributes.

@@ -103,8 +103,8 @@ impl DataPlane {
             Call::Setattr { change, .. } => self.setattr_stored(session, node, change, origin, pace),
             Call::Connect { .. } => self.connect(session, node, pace),
             Call::Wrote { end, .. } => self.send_ahead_stored(session, node, *end),
-            Call::Fill { start, end, write, .. } => {
-                self.fill_stored(session, node, *start..*end, *write, pace)
+            Call::Fill { tag, start, end, write, .. } => {
+                self.fill_stored(session, (node, *tag), *start..*end, *write, pace)
             }
             Call::Sums { etag, block, .. } => self.sums_stored(session, node, etag, *block).map(Some),
             _ => Err(Refusal::Invalid.into()),
@@ -233,7 +233,8 @@ impl DataPlane {
         let (remote, alone) =
             (descriptor.is_remote(), !self.leases.is_written_by_others(scope.file(scope.ino), session.id));
         let partial = written.partial(&descriptor)?;
-        let near = partial.map(|partial| Near { chunk: partial.chunk(), end: partial.end() });
+        let near =
+            partial.map(|partial| Near { tag: partial.tag(), chunk: partial.chunk(), end: partial.end() });
         let lease = Lease { write, backing: None, floating: true, remote, alone, near };
         Ok(Some(Outcome::unchanged(Answer::Leased { attr, lease }).with_descriptor(descriptor)))
     }
@@ -323,16 +324,20 @@ impl DataPlane {
     fn fill_stored(
         &self,
         session: &Session,
-        node: NodeId,
+        (node, tag): (NodeId, u64),
         range: Range<u64>,
         write: bool,
         pace: Pace,
     ) -> Result<Option<Outcome>> {
         let done = || Ok(Some(Outcome::unchanged(Answer::Done)));
         self.alone(session, node, write, pace, |_, written, inode, _| {
-            // What is not being written by anybody has no backing file: whoever asks has a lease from before.
-            let Some(file) = (if inode.dirty { written.open(true)? } else { None }) else { return done() };
-            let Some(mut partial) = written.partial(&file)? else { return done() };
+            // Whoever has a lease from before must not take the holes of a file that nobody fills for bytes.
+            let Some(file) = (if inode.dirty { written.open(true)? } else { None }) else {
+                return Err(Refusal::Stale.into());
+            };
+            let Some(mut partial) = written.partial(&file)?.filter(|partial| partial.tag() == tag) else {
+                return Err(Refusal::Stale.into());
+            };
             let change = write && partial.would_change(&range);
             if partial.missing(&range).is_empty() && !change {
                 return done();

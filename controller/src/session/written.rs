@@ -13,6 +13,8 @@ use address_map::namespace::contents;
 use address_map::record::{Inode, Layout, StoredObject};
 use address_map::sums;
 
+use rustix::rand::GetRandomFlags;
+
 use super::io_refusal;
 use super::partial::Partial;
 use super::staging::{Pace, look_at};
@@ -87,8 +89,10 @@ impl Written<'_> {
     /// Makes the backing file for an object of which nothing is fetched yet.
     fn make_partial(&self, stored: &StoredObject, mtime: Timestamp) -> Result<BackingFile> {
         self.make(mtime, |file| {
+            let mut tag = [0; 8];
+            rustix::rand::getrandom(&mut tag, GetRandomFlags::empty())?;
             rustix::fs::ftruncate(file, stored.size)?;
-            Partial::new(part_size(stored.size), stored.size).note(file)
+            Partial::new(u64::from_le_bytes(tag), part_size(stored.size), stored.size).note(file)
         })
     }
 

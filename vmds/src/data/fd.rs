@@ -96,9 +96,9 @@ impl Held {
         Self { bytes, lease, charged: AtomicU64::new(0), chunks, tip: Tip::default() }
     }
 
-    /// Whether the controller has to be asked for these bytes before they are used.
-    pub(crate) fn lacks(&self, range: &Range<u64>, write: bool) -> bool {
-        self.chunks.as_ref().is_some_and(|chunks| chunks.lack(range, write))
+    /// If the controller has to be asked for these bytes before they are used, for those of which file.
+    pub(crate) fn lacks(&self, range: &Range<u64>, write: bool) -> Option<u64> {
+        self.chunks.as_ref().filter(|chunks| chunks.lack(range, write)).map(Chunks::tag)
     }
 
     /// The controller has been asked.

@@ -336,6 +336,14 @@ impl Leases {
         if entry.marked { Steps::new() } else { entry.lapse().into_iter().collect() }
     }
 
+    /// Another file has taken the place of the one that a lease leads to.
+    pub(crate) fn replaced(&self, node: NodeId, held: &Arc<Held>) -> Steps {
+        let mut table = self.0.lock();
+        let Some(entry) = table.entries.get_mut(&node) else { return Steps::new() };
+        let is_it = entry.held.as_ref().is_some_and(|current| Arc::ptr_eq(current, held));
+        if is_it { entry.lapse().into_iter().collect() } else { Steps::new() }
+    }
+
     /// The inode has lost its last name.
     pub(crate) fn orphaned(&self, node: NodeId) -> Steps {
         let mut table = self.0.lock();

@@ -32,6 +32,11 @@ impl Chunks {
         Self { near, known: Mutex::new(known) }
     }
 
+    /// As of [`Near::tag`].
+    pub(crate) fn tag(&self) -> u64 {
+        self.near.tag
+    }
+
     fn touched(&self, range: &Range<u64>, chunks: usize) -> Range<usize> {
         let index = |offset: u64| (offset / self.near.chunk.max(1)) as usize;
         match range.end {
@@ -80,7 +85,7 @@ mod tests {
 
     #[test]
     fn chunks_are_asked_for_once() {
-        let chunks = Chunks::new(Near { chunk: 10, end: 25 });
+        let chunks = Chunks::new(Near { tag: 7, chunk: 10, end: 25 });
         assert!(chunks.lack(&(0..1), false) && !chunks.lack(&(25..90), false) && !chunks.lack(&(5..5), true));
         chunks.have(&(5..11), false);
         assert!(!chunks.lack(&(0..20), false) && chunks.lack(&(0..1), true) && chunks.lack(&(19..21), false));

@@ -12,6 +12,9 @@ use super::{Done, Fs};
 use crate::data::fd::Held;
 use crate::data::pool::{IoPool, Owed, Progress};
 
+/// How often a file may be replaced by another one while somebody waits for bytes of it.
+const REPLACED_MAX: u32 = 8;
+
 impl Fs {
     /// The threads that may wait for this file.
     pub(super) fn threads_for(&self, held: &Held) -> &IoPool {
@@ -55,14 +58,32 @@ impl Fs {
         write: bool,
         done: impl Done<Arc<Held>>,
     ) {
-        if !held.lacks(&range, write) {
-            return done(Ok(held));
-        }
-        let call = Call::Fill { node, start: range.start, end: range.end, write };
+        self.bring_near_of(node, held, (range, write), REPLACED_MAX, done);
+    }
+
+    fn bring_near_of(
+        self: &Arc<Self>,
+        node: NodeId,
+        held: Arc<Held>,
+        (range, write): (Range<u64>, bool),
+        tries: u32,
+        done: impl Done<Arc<Held>>,
+    ) {
+        let Some(tag) = held.lacks(&range, write) else { return done(Ok(held)) };
+        let fs = Arc::clone(self);
+        let call = Call::Fill { node, tag, start: range.start, end: range.end, write };
         self.call_patiently(call, move |filled| match filled {
             Ok(_) => {
                 held.filled(&range, write);
                 done(Ok(held));
+            }
+            Err(Refusal::Stale) if tries > 0 => {
+                fs.drive(fs.leases.replaced(node, &held));
+                let again = Arc::clone(&fs);
+                fs.with_open(node, write, move |held| match held {
+                    Ok(held) => again.bring_near_of(node, held, (range, write), tries - 1, done),
+                    Err(errno) => done(Err(errno)),
+                });
             }
             Err(refusal) => done(Err(refusal.into())),
         });
