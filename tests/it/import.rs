@@ -335,7 +335,8 @@ fn imports_that_cannot_be() {
         assert!(told.contains(why), "{words:?}: {told}");
     }
     let told = world.ctl(&["import", "vmds", "a:/all"]);
-    assert!(told.contains("imported 1 files") && told.contains("; 1 objects were left out"), "{told}");
+    // What the controller tries the bucket with may be there at this moment, and is left out as well.
+    assert!(told.contains("imported 1 files") && told.contains("objects were left out"), "{told}");
     assert_eq!(names(&root), ["all", "full"]);
     let mut owner = world.ctl_command(&["import", "vmds/data", "a:/mine"]);
     std::os::unix::process::CommandExt::uid(&mut owner, 12_345);
