@@ -1,14 +1,16 @@
 //! What the modules have in common: worlds of the binaries built with this test, and short ways to say things.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use serde_json::Value;
-use tests::{Binaries, World, ok, run, wait_until};
+use tests::{Binaries, Outcome, World, ok, run, wait_until};
 
 /// Bound of waits for things that happen by themselves, and soon.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -94,6 +96,18 @@ pub(crate) fn names(dir: &Path) -> Vec<String> {
 #[track_caller]
 pub(crate) fn sh(dir: &Path, script: &str) -> String {
     ok(Command::new("sh").arg("-euc").arg(script).current_dir(dir))
+}
+
+/// Runs `vmdsctl` as another user: a copy of it, since those who are not root may not see what cargo has built.
+#[track_caller]
+pub(crate) fn ctl_as(world: &World, uid: u32, args: &[&str]) -> Outcome {
+    let dir = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
+    let program = dir.path().join("vmdsctl");
+    fs::copy(binaries().ctl, &program).unwrap();
+    let as_root = world.ctl_command(args);
+    let mut command = Command::new(&program);
+    command.args(as_root.get_args()).uid(uid);
+    run(&mut command)
 }
 
 /// A Python program that works in a directory.

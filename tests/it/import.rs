@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tests::s3::{Fault, RequestKind, S3Bucket};
 use tests::{Random, World, run, wait_until};
 
-use crate::help::{SOON, assert_errno, binaries, names};
+use crate::help::{SOON, assert_errno, binaries, ctl_as, names};
 
 const BUCKET: &str = "vmds";
 
@@ -338,7 +338,6 @@ fn imports_that_cannot_be() {
     // What the controller tries the bucket with may be there at this moment, and is left out as well.
     assert!(told.contains("imported 1 files") && told.contains("objects were left out"), "{told}");
     assert_eq!(names(&root), ["all", "full"]);
-    let mut owner = world.ctl_command(&["import", "vmds/data", "a:/mine"]);
-    std::os::unix::process::CommandExt::uid(&mut owner, 12_345);
-    assert!(run(&mut owner).stderr.contains("there is nothing here"));
+    let told = ctl_as(&world, 12_345, &["import", "vmds/data", "a:/mine"]);
+    assert!(told.stderr.contains("there is nothing here"), "{told}");
 }

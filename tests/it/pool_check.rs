@@ -10,7 +10,7 @@ use serde_json::Value;
 use tests::s3::{Fault, RequestKind};
 use tests::{Random, World, run, wait_until};
 
-use crate::help::{SOON, binaries};
+use crate::help::{SOON, binaries, ctl_as};
 
 const BUCKET: &str = "vmds";
 /// Larger than what is kept in the map.
@@ -163,10 +163,8 @@ fn a_check_of_a_store_that_fails_says_so_and_only_the_operator_may_make_one() {
     assert!(problems(&check(&world, &[])).is_empty());
     let told = world.ctl_refuses(&["pool", "check", "default"]);
     assert!(told.contains("only pools in object stores"), "{told}");
-    let mut stranger = world.ctl_command(&["pool", "check", "objects"]);
-    std::os::unix::process::CommandExt::uid(&mut stranger, 12_345);
-    let outcome = run(&mut stranger);
-    assert!(outcome.stderr.contains("there is nothing here"), "{outcome}");
+    let told = ctl_as(&world, 12_345, &["pool", "check", "objects"]);
+    assert!(told.stderr.contains("there is nothing here"), "{told}");
     // Nor does one that gets no answer keep the controller from ending.
     let silent = Fault::Latency(Duration::from_secs(3600)).always().on(RequestKind::ListObjectsV2);
     let silent = world.objects().faults().add(silent);
