@@ -146,6 +146,20 @@ fn a_large_object_that_is_cut_and_grows_again_has_zeroes_there() {
     let mut bytes = Random::new(3).bytes(40 * MIB);
     fs::write(&path, &bytes).unwrap();
     await_nothing_staged(&world);
+    // Cut to what is kept in the map, brought there by a copy of the handle, and grown again.
+    let file = open(&path);
+    file.set_len(100).unwrap();
+    drop(file.try_clone().unwrap());
+    file.write_all_at(b"y", 20 * MIB as u64).unwrap();
+    drop(file);
+    bytes.truncate(100);
+    bytes.resize(20 * MIB, 0);
+    bytes.push(b'y');
+    await_nothing_staged(&world);
+    assert!(fs::read(&path).unwrap() == bytes, "cut to a small file, and grown");
+    bytes = Random::new(3).bytes(40 * MIB);
+    fs::write(&path, &bytes).unwrap();
+    await_nothing_staged(&world);
     for (cut, grown) in [(33 * MIB + 7, 50 * MIB), (24 * MIB, 25 * MIB), (10, 20 * MIB)] {
         let file = open(&path);
         file.set_len(cut as u64).unwrap();

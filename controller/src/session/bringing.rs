@@ -107,12 +107,15 @@ impl DataPlane {
         inode: &Inode,
         size: u64,
     ) -> Result<Option<Base>> {
-        let Layout::Stored(stored) = &inode.layout else { return Err(Refusal::Io.into()) };
         let copies = written.store.s3.capabilities().is_some_and(|can| can.multipart_copy);
-        if !copies || size <= WHOLE_MAX {
-            written.bring_near(file, &mut partial, inode, &(0..size))?;
-            return Ok(None);
-        }
+        let stored = match &inode.layout {
+            Layout::Stored(stored) if copies && size > WHOLE_MAX => stored,
+            // One that was cut to a small file meanwhile lacks nothing and has nothing to copy from.
+            _ => {
+                written.bring_near(file, &mut partial, inode, &(0..size))?;
+                return Ok(None);
+            }
+        };
         let base = Base {
             key: stored.object.key.clone(),
             etag: stored.etag.clone(),
