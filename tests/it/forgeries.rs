@@ -100,7 +100,7 @@ const ATTACKS: [(&str, Outcome, Attack); 14] = [
         change(vmds, 0, Call::Link { node: known.private, parent: NodeId::ROOT, name: name() })
     }),
     ("node", UNKNOWN, |vmds, known| {
-        ask(vmds, Call::Sync { node: NodeId::new(known.root.slot(), NEVER_MADE) })
+        ask(vmds, Call::Sync { node: NodeId::new(known.root.slot(), NEVER_MADE), data_only: false })
     }),
     ("node", UNKNOWN, |vmds, _| ask(vmds, Call::Getattr { node: NodeId::new(Slot::OWN, NEVER_MADE) })),
     ("slot", UNKNOWN, |vmds, known| {

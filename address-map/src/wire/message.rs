@@ -356,11 +356,13 @@ pub enum Call {
         /// New size, bytes.
         size: u64,
     },
-    /// Makes everything about the inode that was acknowledged survive a power loss; the VMDS has already made the
-    /// bytes durable. → [`Answer::Done`]
+    /// Makes the bytes of the inode, and everything about it that was acknowledged, survive a power loss.
+    /// → [`Answer::Done`]
     Sync {
         /// Inode.
         node: NodeId,
+        /// `fdatasync`: attributes that are not needed to find the bytes may be lost.
+        data_only: bool,
     },
 }
 
@@ -438,7 +440,7 @@ impl Call {
             | Call::Fill { node, .. }
             | Call::Sums { node, .. }
             | Call::Grow { node, .. }
-            | Call::Sync { node } => (*node, None),
+            | Call::Sync { node, .. } => (*node, None),
         }
     }
 }

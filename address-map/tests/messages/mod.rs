@@ -126,7 +126,7 @@ fn call() -> impl Strategy<Value = Call> {
         |node| Call::Listxattr { node },
         |node| Call::Statfs { node },
         |node| Call::CloseWrite { node },
-        |node| Call::Sync { node },
+        |node| Call::Sync { node, data_only: false },
         |node| Call::Flush { node },
         |node| Call::Connect { node },
     ]);

@@ -11,6 +11,7 @@ mod addresses;
 mod adopted;
 mod bringing;
 mod coherence;
+mod cut;
 mod elsewhere;
 mod files;
 mod forgery;
@@ -26,6 +27,7 @@ mod serve;
 mod settle;
 mod staging;
 mod stored;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod written;
@@ -59,7 +61,7 @@ use crate::sweeper::{self, Sweeper};
 
 use adopted::Listings;
 pub use coherence::Hub;
-use elsewhere::{Elsewhere, Workers};
+use elsewhere::{Elsewhere, Lane, Workers};
 use forgery::Witness;
 use inbox::Inbox;
 pub use recovery::Recovery;
@@ -108,6 +110,9 @@ pub struct Session {
     talking: Mutex<()>,
     /// Requests that are carried out elsewhere because they take long.
     elsewhere: Elsewhere,
+    syncs: Lane,
+    /// Files that are being made much smaller.
+    cuts: Lane,
     /// Its connections to object stores that run through this process.
     relays: Relays,
     witness: Witness,
@@ -239,6 +244,8 @@ impl DataPlane {
             inbox: Mutex::default(),
             talking: Mutex::default(),
             elsewhere: Elsewhere::default(),
+            syncs: Lane::default(),
+            cuts: Lane::default(),
             relays: Relays::default(),
             witness: Witness::default(),
         });

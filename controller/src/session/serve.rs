@@ -67,7 +67,7 @@ pub enum ServeError {
 /// A request that is to be replied to.
 pub(super) struct Asked {
     /// Where it came from: a successor of the VMDS knows nothing of the question.
-    link: Arc<FrameSocket>,
+    pub(super) link: Arc<FrameSocket>,
     id: u64,
     /// The nodes it names.
     named: (NodeId, Option<NodeId>),
@@ -145,6 +145,11 @@ impl Session {
         }
     }
 
+    /// Whether what came over this link came from the VMDS that serves.
+    pub(super) fn speaks_on(&self, link: &Arc<FrameSocket>) -> bool {
+        self.link.lock().as_ref().is_some_and(|current| Arc::ptr_eq(current, link))
+    }
+
     /// The link is over, whoever ended it. A newer one stays.
     fn disconnected(&self, link: &Arc<FrameSocket>) {
         self.link.lock().take_if(|current| Arc::ptr_eq(current, link));
@@ -175,7 +180,7 @@ impl Session {
         let reply = ToVmds::Reply { id, result };
         if let Err(error) = link.send(&reply, descriptor.as_ref().map(|fd| fd.as_fd())) {
             tracing::warn!(tenant = %self.tenant_name, error = &error as &dyn std::error::Error, "a reply was not taken");
-            if self.link.lock().as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            if self.speaks_on(link) {
                 self.cut_off();
             }
         }
@@ -249,8 +254,8 @@ impl DataPlane {
                     self.recovery.wait();
                     let named = call.nodes();
                     match call {
-                        Call::Sync { node } => {
-                            self.sync_then_reply(session, asked(id, named, unanswered), node)
+                        Call::Sync { node, data_only } => {
+                            self.sync_then_reply(session, asked(id, named, unanswered), node, data_only)
                         }
                         call => self.answer_then_reply(session, asked(id, named, unanswered), call, None),
                     }
@@ -292,6 +297,7 @@ impl DataPlane {
         origin: Option<Origin>,
     ) {
         let Some(asked) = self.answer_stored(session, asked, &call, origin) else { return };
+        let Some(asked) = self.answer_cut(session, asked, &call, origin) else { return };
         let again = call.names_directory().then(|| call.clone());
         match (self.answer(session, call, origin), again) {
             (Err(MapError::Unlisted(tenant, ino)), Some(call)) => {
@@ -324,7 +330,7 @@ impl DataPlane {
         }
     }
 
-    fn answer(&self, session: &Session, call: Call, origin: Option<Origin>) -> Result<Outcome> {
+    pub(super) fn answer(&self, session: &Session, call: Call, origin: Option<Origin>) -> Result<Outcome> {
         match call {
             Call::Lookup { parent, name } => self.lookup(session, parent, &name).map(Outcome::unchanged),
             Call::Getattr { node } => self.getattr(session, node).map(Outcome::unchanged),
@@ -384,33 +390,6 @@ impl DataPlane {
                     drop(unanswered);
                 });
                 self.hub.invalidate((session.id, slot), tenant, &touched, forget, done);
-            }
-        }
-    }
-
-    /// Durability takes a while: it is awaited elsewhere, and other requests go on.
-    fn sync_then_reply(&self, session: &Arc<Session>, asked: Asked, node: NodeId) {
-        let Asked { link, id, unanswered, .. } = asked;
-        match self.prepare_sync(session, node) {
-            Err(error) => {
-                log_failure(session, &error);
-                self.refused(session, &error, iter::once(node));
-                session.reply(&link, id, Err(error.refusal()), None);
-            }
-            Ok(()) => {
-                let session = session.clone();
-                self.committer.when_durable(move |durable| {
-                    if let Err(error) = &durable {
-                        log_failure(&session, error);
-                    }
-                    session.reply(
-                        &link,
-                        id,
-                        durable.map(|()| Answer::Done).map_err(|error| error.refusal()),
-                        None,
-                    );
-                    drop(unanswered);
-                });
             }
         }
     }

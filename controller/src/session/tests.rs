@@ -235,7 +235,7 @@ fn a_guessed_node_outside_of_the_share_does_not_exist() {
     }
     assert_eq!(forgeries(&bob), [0, 0, 4 * 5, 2]);
     let unmade = NodeId::new(Slot::OWN, Ino(12345));
-    assert_eq!(bob.call(Call::Sync { node: unmade }), Err(Refusal::NotFound));
+    assert_eq!(bob.call(Call::Sync { node: unmade, data_only: false }), Err(Refusal::NotFound));
     assert_eq!(forgeries(&bob), [0, 0, 4 * 5 + 1, 2]);
 }
 

@@ -232,16 +232,6 @@ impl Held {
         Ok(done)
     }
 
-    /// Makes the bytes durable, and with `all` the attributes of the backing file as well.
-    pub(crate) fn sync(&self, all: bool) -> Result<(), Errno> {
-        match &self.bytes {
-            Bytes::File(fd) if all => rustix::fs::fsync(fd),
-            Bytes::File(fd) => rustix::fs::fdatasync(fd),
-            // What is not being written is in the pool.
-            _ => Ok(()),
-        }
-    }
-
     /// `fallocate(2)`.
     pub(crate) fn allocate(&self, mode: FallocateFlags, offset: u64, len: u64) -> Result<(), Errno> {
         let fd = self.file()?;

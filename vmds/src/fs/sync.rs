@@ -1,4 +1,5 @@
-//! Making things survive a loss of power.
+//! Making things survive a loss of power. All of it is done by the controller, which outlives this process: one that is
+//! killed while it waits for a disk would be in its successor's way until the disk has answered.
 
 use std::sync::Arc;
 
@@ -10,29 +11,23 @@ use super::error::Errno;
 use super::{Done, Fs};
 
 impl Fs {
-    /// Makes a file durable: its bytes first, then what is needed to find them.
+    /// Makes an open file durable: its bytes, and what is needed to find them.
     pub(crate) fn fsync(self: &Arc<Self>, node: NodeId, data_only: bool, done: impl Done<()>) {
-        let fs = Arc::clone(self);
-        self.with_open(node, false, move |held| {
-            let held = match held {
-                Ok(held) => held,
-                Err(errno) => return done(Err(errno)),
-            };
-            let after = Arc::clone(&fs);
-            let synced = move |synced: Result<(), Errno>| match synced {
-                Ok(()) => after.sync_metadata(node, done),
-                Err(errno) => done(Err(errno)),
-            };
-            fs.look(held, move |held| held.sync(!data_only), synced);
+        self.ask(Call::Sync { node, data_only }, super::accept_done, move |synced| {
+            done(match synced {
+                // What was open and has gone is an I/O error.
+                Err(Refusal::NotFound) => Err(Refusal::Io.into()),
+                synced => synced.map_err(Errno::from),
+            });
         });
     }
 
-    /// Makes what was acknowledged about an inode durable, save its bytes.
-    pub(crate) fn sync_metadata(self: &Arc<Self>, node: NodeId, done: impl Done<()>) {
+    /// Makes an open directory durable.
+    pub(crate) fn fsyncdir(self: &Arc<Self>, node: NodeId, data_only: bool, done: impl Done<()>) {
         let fs = Arc::clone(self);
-        self.ask(Call::Sync { node }, super::accept_done, move |synced| {
+        self.ask(Call::Sync { node, data_only }, super::accept_done, move |synced| {
             done(match synced {
-                // Of a directory that is open and has been removed nothing has to survive.
+                // Of one that has been removed nothing has to survive.
                 Err(Refusal::NotFound) if fs.cache.removed(node).is_some() => Ok(()),
                 synced => synced.map_err(Errno::from),
             });

@@ -332,11 +332,11 @@ impl Filesystem for Mount {
         request: &Request,
         of: INodeNo,
         _handle: FileHandle,
-        _datasync: bool,
+        data_only: bool,
         reply: ReplyEmpty,
     ) {
         note("fsyncdir", request, of);
-        self.fs.sync_metadata(node(of), reply::empty(reply));
+        self.fs.fsyncdir(node(of), data_only, reply::empty(reply));
     }
 
     fn statfs(&self, request: &Request, of: INodeNo, reply: ReplyStatfs) {

@@ -64,8 +64,6 @@ pub(super) const ALLOWED: &[Syscall] = &[
     (libc::SYS_preadv2, &[]),               // reads of what is in the page cache
     (libc::SYS_pwrite64, &[]),              // writes
     (libc::SYS_pwritev2, &[]),              // writes to wherever the file ends
-    (libc::SYS_fsync, &[]),                 // fsync
-    (libc::SYS_fdatasync, &[]),             // fdatasync
     (libc::SYS_fallocate, &[]),             // fallocate
     (libc::SYS_lseek, &[]),                 // SEEK_DATA and SEEK_HOLE
     (libc::SYS_copy_file_range, &[]),       // copy_file_range

@@ -162,12 +162,22 @@ fn a_created_file_is_open_for_writing() {
 }
 
 #[test]
-fn bytes_are_durable_before_the_rest() {
+fn the_controller_makes_files_and_directories_durable() {
     let (fs, controller) = setup();
     open(&fs, &controller, node(7), true, &file(b""));
-    let synced = start(|done| fs.fsync(node(7), true, done));
+    for data_only in [false, true] {
+        let synced = start(|done| fs.fsync(node(7), data_only, done));
+        let (id, call) = controller.next_call();
+        assert_eq!(call, Call::Sync { node: node(7), data_only });
+        controller.answer(id, Answer::Done);
+        synced.recv().unwrap().unwrap();
+    }
+    let lost = start(|done| fs.fsync(node(7), true, done));
+    controller.refuse(controller.next_call().0, Refusal::NotFound);
+    assert_eq!(lost.recv().unwrap().unwrap_err().code(), libc::EIO);
+    let synced = start(|done| fs.fsyncdir(ROOT, false, done));
     let (id, call) = controller.next_call();
-    assert_eq!(call, Call::Sync { node: node(7) });
+    assert_eq!(call, Call::Sync { node: ROOT, data_only: false });
     controller.answer(id, Answer::Done);
     synced.recv().unwrap().unwrap();
 }
