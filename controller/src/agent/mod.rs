@@ -8,6 +8,7 @@ mod health;
 mod holders;
 mod memory;
 mod mountpoint;
+mod pace;
 mod passthrough;
 mod record;
 mod server;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 
+use super::pace;
 use crate::throttle::Throttle;
 
 /// `/dev/fuse`, in the VMDS.
@@ -66,7 +67,10 @@ pub(super) fn spawn(program: &Path, uid: u32, tenant: &str, inheritance: Inherit
     let mut child = command.spawn()?;
     if let Some(log) = child.stderr.take() {
         let tenant = tenant.to_owned();
-        std::thread::Builder::new().name("vmds-log".into()).spawn(move || pass_on(log, &tenant))?;
+        std::thread::Builder::new().name("vmds-log".into()).spawn(move || {
+            pace::slow_down();
+            pass_on(log, &tenant);
+        })?;
     }
     Ok(child)
 }

@@ -15,6 +15,7 @@ use thiserror::Error;
 use super::device;
 use super::health::Health;
 use super::memory::Bound;
+use super::pace;
 use super::server::{self, End, Server};
 use crate::logging::chain;
 use crate::session::{DataPlane, Replaced, Session};
@@ -177,7 +178,10 @@ impl TenantMount {
     fn supervise_from(self: &Arc<Self>, first: Server) -> Result<(), StartError> {
         let weak = Arc::downgrade(self);
         let supervisor = thread::Builder::new().name(format!("vmds-{}", self.parts.tenant_name));
-        let started = supervisor.spawn(move || supervise(&weak, first));
+        let started = supervisor.spawn(move || {
+            pace::hurry();
+            supervise(&weak, first);
+        });
         started.map(drop).map_err(|source| self.start_error(source))
     }
 
@@ -384,6 +388,7 @@ impl TenantMount {
     fn begin(&self, next: Prepared) -> Result<Server, StartError> {
         let Prepared { mut server, turn } = next;
         // If its link is gone, so is the VMDS; that is noticed like any other end.
+        pace::slow_down_process(server.pid());
         let _ = turn.send(());
         server.begin().map_err(StartError::Handshake)?;
         self.note_serving(&server).map_err(|source| self.start_error(source))?;
@@ -416,7 +421,12 @@ impl TenantMount {
         let (plane, session, tenant) = (plane.clone(), session.clone(), tenant_name.clone());
         let thread = thread::Builder::new().name(format!("link-{tenant}"));
         thread.spawn(move || {
-            if let Err(error) = plane.serve(&session, link, generation, wait_for_turn) {
+            let its_turn = || {
+                let come = wait_for_turn();
+                pace::slow_down();
+                come
+            };
+            if let Err(error) = plane.serve(&session, link, generation, its_turn) {
                 tracing::error!(%tenant, error = %chain(&error), "cutting off the VMDS");
             }
         })?;

@@ -82,7 +82,7 @@ impl DataPlane {
     }
 
     /// Carries out the call, unless that was done; `None`: nobody waits for it any more.
-    fn cut(
+    pub(super) fn cut(
         &self,
         session: &Session,
         link: &Arc<FrameSocket>,

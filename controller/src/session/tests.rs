@@ -466,3 +466,65 @@ fn everything_an_answer_tells_of_was_told() {
     }
     assert_eq!(forgeries(&bob), [0; 4]);
 }
+
+/// A request of alice's VMDS that makes a file empty, whose bytes are many.
+fn cut(file: NodeId) -> Call {
+    Call::Setattr {
+        node: file,
+        caller: CALLER,
+        change: AttrChange { size: Some(0), ..AttrChange::default() },
+    }
+}
+
+#[test]
+fn a_large_cut_that_is_asked_for_again_leaves_what_was_written_since() {
+    let world = World::new();
+    let alice = world.connect(ALICE);
+    let file = alice.make(NodeId::ROOT, "file", Make::File).unwrap();
+    let lease = Call::Lease { node: file, write: true, fill: false };
+    alice.socket.send(&ToController::Request { id: 1, call: lease }, None).unwrap();
+    let leased = alice.socket.receive::<ToVmds>(&mut Vec::new()).unwrap();
+    let Some((ToVmds::Reply { result: Ok(Answer::Leased { .. }), .. }, Some(bytes))) = leased else {
+        panic!("{leased:?}")
+    };
+    let bytes = std::fs::File::from(bytes);
+    let ask = |repeated| {
+        let origin = RequestOrigin { unique: 8, place: 0, repeated };
+        alice.socket.send(&ToController::Change { id: 1, origin, call: cut(file) }, None).unwrap();
+        let ToVmds::Reply { id: 1, result } = alice.receive() else { panic!("there is a reply") };
+        assert!(matches!(result, Ok(Answer::Attr(_))), "{result:?}");
+        bytes.metadata().unwrap().len()
+    };
+    bytes.set_len(1 << 30).unwrap();
+    assert_eq!(ask(false), 0);
+    bytes.set_len(1 << 30).unwrap();
+    assert_eq!(ask(true), 1 << 30);
+}
+
+#[test]
+fn a_cut_for_a_vmds_that_serves_no_more_is_not_made() {
+    let world = World::new();
+    let alice = world.connect(ALICE);
+    let file = alice.make(NodeId::ROOT, "file", Make::File).unwrap();
+    let (before, _) = FrameSocket::pair().unwrap();
+    assert!(world.plane.cut(&alice.session, &Arc::new(before), cut(file), None).is_none());
+    let now = alice.session.link.lock().clone().unwrap();
+    assert!(world.plane.cut(&alice.session, &now, cut(file), None).unwrap().is_ok());
+}
+
+#[test]
+fn bytes_are_synced_before_a_reply_and_what_has_none_is_no_error() {
+    let world = World::new();
+    let alice = world.connect(ALICE);
+    let file = alice.make(NodeId::ROOT, "file", Make::File).unwrap();
+    for data_only in [false, true] {
+        for node in [NodeId::ROOT, file] {
+            assert_eq!(alice.call(Call::Sync { node, data_only }), Ok(Answer::Done));
+        }
+        assert!(matches!(
+            alice.call(Call::Lease { node: file, write: true, fill: false }),
+            Ok(Answer::Leased { .. })
+        ));
+        assert_eq!(alice.call(Call::Sync { node: file, data_only }), Ok(Answer::Done));
+    }
+}
