@@ -13,7 +13,7 @@ use crate::data::fd::Held;
 use crate::data::pool::{IoPool, Owed, Progress};
 
 /// How often a file may be replaced by another one while somebody waits for bytes of it.
-const REPLACED_MAX: u32 = 8;
+pub(super) const REPLACED_MAX: u32 = 8;
 
 impl Fs {
     /// The threads that may wait for this file.
