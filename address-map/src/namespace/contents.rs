@@ -110,7 +110,8 @@ pub(super) fn discard_current(txn: &mut Txn<'_>, ino: Ino, layout: &Layout) -> R
             collect_keys(txn, &key::all_sums(txn.tenant(), ino), &mut sums)?;
             sums.into_iter().for_each(|key| txn.delete(key));
         }
-        Layout::None | Layout::Inline(_) | Layout::Object(_) | Layout::Extents | Layout::Adopted(_) => {}
+        Layout::None | Layout::Inline(_) | Layout::Object(_) | Layout::Adopted(_) => {}
+        Layout::Retired(never) => match *never {},
     }
     Ok(())
 }
