@@ -215,8 +215,6 @@ fn random_changes_of_a_large_object_are_those_of_a_local_file() {
     let paths = [alice.join("dir/file"), bob.join("dir/file")];
     let vmdses = world.vmdses().len();
     for round in 0..if full() { 60 } else { 6 } {
-        // Handles that a killed VMDS has left are given back when the kernel forgets the inode.
-        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
         await_nothing_staged(&world);
         let files = [open(&paths[0]), open(&paths[1])];
         for _ in 0..25 {

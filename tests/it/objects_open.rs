@@ -83,6 +83,36 @@ fn an_unlinked_file_keeps_its_bytes_for_all_who_have_it_open_and_is_never_stored
 }
 
 #[test]
+fn what_is_closed_after_a_kill_of_the_vmds_leaves_the_staging_directory() {
+    let world = world();
+    let path = world.mounted("a").join("file");
+    let mut expected = Random::new(24).bytes(SIZE);
+    fs::write(&path, &expected).unwrap();
+    await_nothing_staged(&world);
+    let open = || Writer::open(&path, "os.O_RDWR");
+    let (mut first, mut second, idle) = (open(), open(), open());
+    assert_eq!(first.does("os.pwrite(f, b'first', 10)"), "5");
+    expected[10..15].copy_from_slice(b"first");
+    world.vmds().kill();
+    first.end();
+    // Others have it open for writing, but do not write.
+    await_nothing_staged(&world);
+    assert!(fs::read(&path).unwrap() == expected);
+    // What they write is written all the same, and is stored when they close.
+    assert_eq!(second.does("os.pwrite(f, b'second', 200000)"), "6");
+    expected[200_000..200_006].copy_from_slice(b"second");
+    assert!(fs::read(&path).unwrap() == expected, "while it is open");
+    world.vmds().kill();
+    assert_eq!(second.does("os.pread(f, 5, 10) + os.pread(f, 6, 200000)"), "b'firstsecond'");
+    second.end();
+    await_nothing_staged(&world);
+    assert!(fs::read(&path).unwrap() == expected);
+    idle.end();
+    await_nothing_staged(&world);
+    world.ctl(&["check"]);
+}
+
+#[test]
 fn a_kill_of_the_controller_loses_nothing_that_is_being_written() {
     let mut world = world();
     let root = world.mounted("a");

@@ -13,7 +13,7 @@ impl Fs {
     /// Makes a file durable: its bytes first, then what is needed to find them.
     pub(crate) fn fsync(self: &Arc<Self>, node: NodeId, data_only: bool, done: impl Done<()>) {
         let fs = Arc::clone(self);
-        self.with_open(node, false, move |held| {
+        self.with_open(node, move |held| {
             let held = match held {
                 Ok(held) => held,
                 Err(errno) => return done(Err(errno)),
