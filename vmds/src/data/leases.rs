@@ -327,8 +327,8 @@ impl Leases {
         held
     }
 
-    /// The inode has changed at the hands of others: a lease that floats leads to what it was. Who writes goes on with
-    /// the file that all write to.
+    /// The inode has changed at the hands of others, or by its name: a lease that floats leads to what it was. Who writes
+    /// goes on with the file that all write to.
     pub(crate) fn changed(&self, node: NodeId) -> Steps {
         let mut table = self.0.lock();
         let Some(entry) = table.entries.get_mut(&node) else { return Steps::new() };
