@@ -7,7 +7,7 @@ use crate::record::ObjectRef;
 /// A key, ready for an engine.
 pub type Key = smallvec::SmallVec<[u8; 48]>;
 
-/// The kinds of records. Their numbers are part of the format.
+/// The kinds of records. Their numbers are part of the format; 4 is not used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -17,8 +17,6 @@ pub enum Kind {
     Inode = 2,
     /// [`crate::record::Entry`]: parent ino, hash of the name, name.
     Entry = 3,
-    /// [`crate::record::Extent`]: ino, offset in the file.
-    Extent = 4,
     /// Value of an extended attribute: ino, name.
     Xattr = 5,
     /// [`crate::record::LinkRecord`]: ino, parent ino.
@@ -104,16 +102,6 @@ pub fn parse_entry(key: &[u8]) -> Option<(Ino, u64, Name)> {
 /// The number right behind the kind (an inode number, share id, ...); `None` if the key is too short.
 pub fn parse_number(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(5..13)?.try_into().ok()?))
-}
-
-/// Prefix of all extents of a file.
-pub fn extents(tenant: TenantId, ino: Ino) -> Key {
-    push_u64(start(tenant, Kind::Extent), ino.0)
-}
-
-/// The extent that begins at `offset` of a file.
-pub fn extent(tenant: TenantId, ino: Ino, offset: u64) -> Key {
-    push_u64(extents(tenant, ino), offset)
 }
 
 /// Prefix of all extended attributes of an inode.

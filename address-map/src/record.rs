@@ -88,8 +88,9 @@ pub enum Layout {
     Inline(Vec<u8>),
     /// One backing file of a pool holds all of them.
     Object(ObjectRef),
-    /// Spread over [`Extent`] records.
-    Extents,
+    /// Was to be of files of several objects. Nothing ever wrote it, and a record that says so is refused; the number of
+    /// the variant is not used again.
+    Retired(Never),
     /// In a record of their own, see [`crate::namespace::contents`]: a small file of an object store.
     Small {
         /// The pool they move to when they grow.
@@ -107,10 +108,15 @@ impl Layout {
         match self {
             Layout::Object(object) | Layout::Stored(StoredObject { object, .. }) => Some(object.pool),
             Layout::Small { pool } => Some(*pool),
-            Layout::None | Layout::Inline(_) | Layout::Extents | Layout::Adopted(_) => None,
+            Layout::None | Layout::Inline(_) | Layout::Adopted(_) => None,
+            Layout::Retired(never) => match *never {},
         }
     }
 }
+
+/// What no record holds: decoding it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Never {}
 
 /// Which objects of a bucket are the entries of a directory.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -161,17 +167,6 @@ pub struct ObjectRef {
     pub pool: PoolId,
     /// The object's key within the pool: opaque, never a tenant's name or path.
     pub key: String,
-}
-
-/// A piece of a file: `length` bytes at `offset` of an object.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Extent {
-    /// The object.
-    pub object: ObjectRef,
-    /// First byte within the object.
-    pub offset: u64,
-    /// Number of bytes.
-    pub length: u64,
 }
 
 /// What a name in a directory leads to.

@@ -13,7 +13,7 @@ use address_map::error::{MapError, Refusal};
 use address_map::ids::{Ino, PoolId, ShareId, Slot, TenantId};
 use address_map::map::Tree;
 use address_map::name::LogicalPath;
-use address_map::namespace::{extent, lookup, object, share, tenant};
+use address_map::namespace::{lookup, object, share, tenant};
 use address_map::record::{Entry, Grant, Inode, Layout, ObjectRef, Usage};
 use address_map::shard::Records;
 
@@ -210,11 +210,7 @@ impl MapService for PlaneServices {
             Layout::Object(_) | Layout::Small { .. } | Layout::Stored(_) => {
                 self.ranges(&tree, ino, &inode, size)?
             }
-            Layout::Extents => extent::pieces(&tree.view(), ino)
-                .map_err(map_failed)?
-                .iter()
-                .map(|piece| self.range(piece.at, piece.extent.length, &piece.extent.object))
-                .collect::<Result<_, _>>()?,
+            Layout::Retired(never) => match *never {},
         };
         Ok(Located { kind: inode.kind, size, ranges })
     }

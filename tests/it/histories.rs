@@ -24,7 +24,7 @@ const WAITING: u32 = 10;
 fn kind() -> Histories {
     let seed = std::env::var("VMDS_TEST_SEED").map_or(1, |seed| seed.parse().unwrap());
     let count = if full() { COUNT.1 } else { COUNT.0 };
-    Histories { seed, count, steps: STEPS, pipes: true, alone: true, patient: false }
+    Histories { seed, count, steps: STEPS, pipes: true, alone: true, patient: false, holes: true }
 }
 
 /// A directory of the file system that holds the pools, mounted such that reading leaves `atime` as it is: so do
@@ -49,7 +49,8 @@ fn mounted(world: &World, tenant: &str, settings: &[&str]) -> PathBuf {
 /// Tries histories on a tree: on `tried`, which are all ways to one directory.
 fn histories(world: &World, tried: Vec<PathBuf>, kind: Histories, after: impl Fn()) {
     let trees = Trees::new(local(world), tried);
-    trees.try_histories(kind, after);
+    // An object has none.
+    trees.try_histories(Histories { holes: !world.has_objects(), ..kind }, after);
     world.ctl(&["check"]);
 }
 

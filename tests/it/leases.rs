@@ -93,7 +93,8 @@ fn a_reader_who_takes_longer_than_a_lease_notices_nothing() {
     world.objects().faults().add(slow.always().on(RequestKind::GetObject));
     let mut file = File::open(bob.join("dir/file")).unwrap();
     let mut read = Vec::new();
-    let mut part = vec![0; 8 << 20];
+    // However much is read ahead, the last request is made when three leases are over.
+    let mut part = vec![0; 4 << 20];
     loop {
         match file.read(&mut part).unwrap() {
             0 => break,
@@ -105,7 +106,7 @@ fn a_reader_who_takes_longer_than_a_lease_notices_nothing() {
     let asked = asked(&world);
     assert!(asked.iter().all(|asked| asked.status == Some(206)), "no address was refused: {asked:?}");
     let dates: BTreeSet<_> = asked.iter().map(|asked| asked.parameter("X-Amz-Date")).collect();
-    assert!(dates.len() > 1, "it was renewed: {dates:?}");
+    assert!(dates.len() > 2, "it was renewed again and again: {dates:?}");
 }
 
 #[test]

@@ -34,6 +34,7 @@ mod objects_https;
 mod objects_open;
 mod objects_room;
 mod objects_slow;
+mod objects_staging;
 mod objects_stolen;
 mod pool_check;
 mod posix;

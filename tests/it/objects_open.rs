@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use tests::s3::RequestKind;
 use tests::{Random, World, wait_until};
 
-use crate::help::{SOON, Writer, binaries};
+use crate::help::{SOON, Writer, binaries, python};
 
 /// More than what is kept in the map.
 const SIZE: usize = 300_000;
@@ -79,6 +80,70 @@ fn an_unlinked_file_keeps_its_bytes_for_all_who_have_it_open_and_is_never_stored
         let usage = world.ctl_json(&["tenant", "show", "a"])["status"]["usage"].clone();
         usage["bytes"] == 0 && usage["inodes"] == 1
     });
+    world.ctl(&["check"]);
+}
+
+#[test]
+fn what_is_closed_after_a_kill_of_the_vmds_leaves_the_staging_directory() {
+    let world = world();
+    let path = world.mounted("a").join("file");
+    let mut expected = Random::new(24).bytes(SIZE);
+    fs::write(&path, &expected).unwrap();
+    await_nothing_staged(&world);
+    let open = || Writer::open(&path, "os.O_RDWR");
+    let (mut first, mut second, idle) = (open(), open(), open());
+    assert_eq!(first.does("os.pwrite(f, b'first', 10)"), "5");
+    expected[10..15].copy_from_slice(b"first");
+    world.vmds().kill();
+    first.end();
+    // Others have it open for writing, but do not write.
+    await_nothing_staged(&world);
+    assert!(fs::read(&path).unwrap() == expected);
+    // What they write is written all the same, and is stored when they close.
+    assert_eq!(second.does("os.pwrite(f, b'second', 200000)"), "6");
+    expected[200_000..200_006].copy_from_slice(b"second");
+    assert!(fs::read(&path).unwrap() == expected, "while it is open");
+    world.vmds().kill();
+    assert_eq!(second.does("os.pread(f, 5, 10) + os.pread(f, 6, 200000)"), "b'firstsecond'");
+    second.end();
+    await_nothing_staged(&world);
+    assert!(fs::read(&path).unwrap() == expected);
+    idle.end();
+    await_nothing_staged(&world);
+    world.ctl(&["check"]);
+}
+
+/// `truncate(2)`, by name.
+fn cut(path: &Path, size: usize) {
+    let mut program = python(Path::new("/"), "import os, sys\nos.truncate(sys.argv[1], int(sys.argv[2]))");
+    let outcome = tests::run(program.arg(path).arg(size.to_string()));
+    assert!(outcome.status.success(), "{outcome}");
+}
+
+#[test]
+fn what_is_cut_or_extended_by_its_name_is_so_for_all_who_read_it() {
+    let world = world();
+    let path = world.mounted("a").join("file");
+    // What is in the map, and what is an object of its own.
+    for written in [5, SIZE] {
+        let mut expected = Random::new(25).bytes(written);
+        fs::write(&path, &expected).unwrap();
+        await_nothing_staged(&world);
+        let early = File::open(&path).unwrap();
+        assert!(read_at(&early, written) == expected);
+        for size in [written / 2, SIZE / 3, SIZE / 2, 3] {
+            cut(&path, size);
+            expected.resize(size, 0);
+            assert!(fs::read(&path).unwrap() == expected, "{written} bytes, then {size}");
+            assert!(read_at(&early, size) == expected, "{written} bytes, then {size}, opened before");
+        }
+        drop(early);
+        assert!(fs::read(&path).unwrap() == expected);
+        cut(&path, SIZE);
+        expected.resize(SIZE, 0);
+        assert!(fs::read(&path).unwrap() == expected, "nobody has it open");
+    }
+    await_nothing_staged(&world);
     world.ctl(&["check"]);
 }
 

@@ -2,13 +2,14 @@
 //! directory, and must be answered alike.
 //!
 //! Compared are, after every call, its result or error and what it left of the inodes it named: kind, mode, owner,
-//! links, size, blocks, extended attributes, and which times moved. In the end the whole trees are compared, with all files
+//! links, size, and which times moved. In the end the whole trees are compared, with all files
 //! still open and after they were closed. What differs is shrunk to the shortest history that still differs.
 
 mod act;
 mod attributes;
 mod bytes;
 mod calls;
+mod holes;
 mod look;
 mod random;
 mod step;
@@ -53,6 +54,9 @@ pub struct Histories {
     /// The clock that stamps files ticks between two steps, so that it is seen whether a time has moved. Without it only that none
     /// goes back.
     pub patient: bool,
+    /// Holes are found where the local file system finds them. Without it a hole may also be found to be data, and nothing
+    /// to be a hole that is not all zeroes.
+    pub holes: bool,
 }
 
 /// Two directories that must behave alike.
@@ -84,8 +88,8 @@ impl Trees {
         };
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
         let strategy = proptest::collection::vec(random::step(kind), 1..=kind.steps);
-        let outcome = runner
-            .run(&strategy, |steps| self.try_one(&steps, kind.patient, &after).map_err(TestCaseError::fail));
+        let outcome =
+            runner.run(&strategy, |steps| self.try_one(&steps, kind, &after).map_err(TestCaseError::fail));
         match outcome {
             Ok(()) => {}
             Err(TestError::Fail(why, steps)) => {
@@ -100,7 +104,7 @@ impl Trees {
 
 impl Trees {
     /// Runs one history in new directories.
-    fn try_one(&self, steps: &[Step], patient: bool, after: impl Fn()) -> Result<(), String> {
+    fn try_one(&self, steps: &[Step], kind: Histories, after: impl Fn()) -> Result<(), String> {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let local = self.local.join(&name);
         let tried: Vec<PathBuf> = self.tried.iter().map(|root| root.join(&name)).collect();
@@ -108,7 +112,7 @@ impl Trees {
             fs::create_dir(dir).expect("make the directory of a history");
             fs::set_permissions(dir, Permissions::from_mode(0o777)).expect("open it to all");
         }
-        let result = in_lockstep(steps, patient, &local, &tried);
+        let result = in_lockstep(steps, kind, &local, &tried);
         if result.is_ok() {
             after();
         }
@@ -120,11 +124,11 @@ impl Trees {
 }
 
 /// Makes all calls on both sides, and compares.
-fn in_lockstep(steps: &[Step], patient: bool, local: &Path, tried: &[PathBuf]) -> Result<(), String> {
-    let mut local = Side::new(vec![local.to_owned(); tried.len()], patient);
-    let mut tried = Side::new(tried.to_vec(), patient);
+fn in_lockstep(steps: &[Step], kind: Histories, local: &Path, tried: &[PathBuf]) -> Result<(), String> {
+    let mut local = Side::new(vec![local.to_owned(); tried.len()], kind);
+    let mut tried = Side::new(tried.to_vec(), kind);
     for (number, step) in steps.iter().enumerate() {
-        if patient {
+        if kind.patient {
             await_tick();
         }
         let (expected, seen) = (local.take(number, step), tried.take(number, step));

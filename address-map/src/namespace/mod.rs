@@ -10,7 +10,6 @@ pub mod attr;
 pub mod audit;
 pub mod contents;
 pub mod create;
-pub mod extent;
 pub mod link;
 pub mod list;
 pub mod lookup;

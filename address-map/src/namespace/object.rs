@@ -138,7 +138,7 @@ pub fn grow(txn: &mut Txn<'_>, ino: Ino, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// Removes an inode that has no name and no user: its record, attributes and extents, and its objects become garbage.
+/// Removes an inode that has no name and no user: its record and attributes, and its objects become garbage.
 pub fn purge(txn: &mut Txn<'_>, ino: Ino, inode: &Inode) -> Result<()> {
     let tenant = txn.tenant();
     let mut doomed = vec![key::inode(tenant, ino)];
@@ -148,7 +148,7 @@ pub fn purge(txn: &mut Txn<'_>, ino: Ino, inode: &Inode) -> Result<()> {
     match &inode.layout {
         Layout::None | Layout::Inline(_) | Layout::Adopted(_) => {}
         Layout::Object(object) => discard(txn, object),
-        Layout::Extents => super::extent::remove_all(txn, ino)?,
+        Layout::Retired(never) => match *never {},
         Layout::Small { .. } | Layout::Stored(_) => {
             super::contents::discard_current(txn, ino, &inode.layout)?;
             if let (true, Some(pool)) = (inode.dirty, inode.layout.pool()) {

@@ -47,7 +47,7 @@ mod tests {
             return;
         }
         let niceness = |pid: u32| getpriority_process(Pid::from_raw(pid.cast_signed())).unwrap();
-        let started = std::thread::spawn(|| {
+        let started = std::thread::spawn(move || {
             hurry();
             let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
             let hurried = niceness(child.id());

@@ -27,7 +27,7 @@ pub struct Hold {
     /// Number of the file at the kernel for passthrough, if it was registered.
     pub backing: Option<u32>,
     /// Handles may be left of which the VMDS knows nothing, because its predecessor opened them: the hold lasts until
-    /// the kernel has forgotten the file.
+    /// the kernel has forgotten the file, and so does `write` where they may write without asking.
     pub inherited: bool,
 }
 
@@ -96,13 +96,15 @@ impl LeaseTable {
         }
     }
 
-    /// Notes that a holder knows of no writer any more.
-    pub fn close_write(&self, file: File, holder: Holder) {
+    /// Notes that a holder knows of no writer any more. `all_ask`: whoever has the file open beside those that it knows of
+    /// cannot write without asking for a lease; otherwise a predecessor's handles may, so it stays written.
+    pub fn close_write(&self, file: File, holder: Holder, all_ask: bool) {
         let mut holds = self.holds.lock();
         let Some(of_file) = holds.by_file.get_mut(&file) else { return };
         let Some(hold) = of_file.holders.get_mut(&holder) else { return };
-        of_file.writers_changed += u64::from(hold.write && !hold.inherited);
-        hold.write &= hold.inherited;
+        let stays = hold.inherited && !all_ask;
+        of_file.writers_changed += u64::from(hold.write && !stays);
+        hold.write &= stays;
     }
 
     /// A session's VMDS was replaced: what its predecessor had open may still be.
@@ -173,7 +175,7 @@ mod tests {
         table.hold(FILE, writer, true);
         table.hold(FILE, reader, false);
         assert!(table.is_written(FILE));
-        table.close_write(FILE, writer);
+        table.close_write(FILE, writer, false);
         assert!(!table.is_written(FILE));
         assert_eq!(table.release(writer), Some((FILE, Hold::default())));
         assert_eq!(table.held_by(SessionId(2)), [reader]);
@@ -189,8 +191,10 @@ mod tests {
         let writer = (SessionId(1), NodeId(9));
         table.hold(FILE, writer, true);
         table.inherit(SessionId(1));
-        table.close_write(FILE, writer);
+        table.close_write(FILE, writer, false);
         assert!(table.is_written(FILE) && table.is_inherited(writer));
+        table.close_write(FILE, writer, true);
+        assert!(!table.is_written(FILE) && table.is_inherited(writer), "who writes would have to ask");
         assert!(table.release(writer).is_some());
         assert!(!table.is_held(FILE) && !table.is_inherited(writer));
     }

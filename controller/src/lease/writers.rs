@@ -109,7 +109,7 @@ mod tests {
         let table = LeaseTable::default();
         table.hold(FILE, WRITER, true);
         let watch = table.watch_writers(FILE);
-        table.close_write(FILE, WRITER);
+        table.close_write(FILE, WRITER, false);
         assert_eq!(watch.writers(), Writers::Gone);
         assert_eq!(table.watch_writers(FILE).writers(), Writers::None);
     }

@@ -148,7 +148,8 @@ impl DataPlane {
     pub(super) fn close_write(&self, session: &Session, node: NodeId) -> Result<Outcome> {
         let scope = self.need_file(session, node)?;
         let file = (scope.tree.tenant(), scope.ino);
-        self.leases.close_write(file, (session.id, node));
+        // The kernel may write to what it passes through.
+        self.leases.close_write(file, (session.id, node), false);
         let before = lookup::inode(&scope.tree.view(), scope.ino)?;
         let inode = self.settle_or_later(&scope.tree, scope.ino)?;
         let touched = match before == inode {

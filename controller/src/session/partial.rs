@@ -17,10 +17,8 @@ use bincode::{Decode, Encode};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-/// Where the states are noted; only root sees it.
-const ATTRIBUTE: &str = "trusted.vmds.chunks";
-/// Largest note, bytes: 10,000 chunks, and some room.
-const NOTE_MAX: usize = 4000;
+use crate::pool::s3::{NOTE, NOTE_MAX};
+
 const CONFIG: Configuration<LittleEndian, Varint, Limit<NOTE_MAX>> =
     bincode::config::standard().with_limit::<NOTE_MAX>();
 
@@ -60,7 +58,7 @@ impl Partial {
     /// What is noted of a backing file; `None`: it has everything.
     pub(super) fn of(file: impl AsFd) -> io::Result<Option<Self>> {
         let mut note = [0; NOTE_MAX];
-        let length = match rustix::fs::fgetxattr(file, ATTRIBUTE, &mut note) {
+        let length = match rustix::fs::fgetxattr(file, NOTE, &mut note) {
             Ok(length) => length,
             Err(Errno::NODATA | Errno::NOTSUP) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -75,7 +73,7 @@ impl Partial {
     /// Notes it, durably.
     pub(super) fn note(&self, file: impl AsFd) -> io::Result<()> {
         let note = bincode::encode_to_vec(self, CONFIG).map_err(io::Error::other)?;
-        rustix::fs::fsetxattr(&file, ATTRIBUTE, &note, XattrFlags::empty())?;
+        rustix::fs::fsetxattr(&file, NOTE, &note, XattrFlags::empty())?;
         Ok(rustix::fs::fsync(&file)?)
     }
 
@@ -208,9 +206,9 @@ mod tests {
             noted => noted.unwrap(),
         }
         assert_eq!(Partial::of(&file).unwrap(), Some(partial));
-        rustix::fs::fsetxattr(&file, ATTRIBUTE, b"\x01", XattrFlags::empty()).unwrap();
+        rustix::fs::fsetxattr(&file, NOTE, b"\x01", XattrFlags::empty()).unwrap();
         assert!(Partial::of(&file).is_err());
-        rustix::fs::fremovexattr(&file, ATTRIBUTE).unwrap();
+        rustix::fs::fremovexattr(&file, NOTE).unwrap();
         assert_eq!(Partial::of(&file).unwrap(), None);
     }
 }

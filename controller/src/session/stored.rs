@@ -254,7 +254,8 @@ impl DataPlane {
     fn close_stored(&self, session: &Session, node: NodeId, pace: Pace) -> Result<Option<Outcome>> {
         self.alone(session, node, false, pace, |scope, written, before, progress| {
             let file = scope.file(scope.ino);
-            self.leases.close_write(file, (session.id, node));
+            // Nothing of a store is passed through: all that is written comes by the VMDS, which needs a lease for it.
+            self.leases.close_write(file, (session.id, node), true);
             let Some(inode) = self.bring(written, progress, pace)? else { return Ok(None) };
             let touched = match *before == inode {
                 true => vec![],

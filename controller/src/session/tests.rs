@@ -1,5 +1,7 @@
 //! The border, tried from the wire: what a VMDS that belongs to its tenant, or to an attacker, gets to see.
 
+mod filling;
+
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;

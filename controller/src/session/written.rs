@@ -79,8 +79,7 @@ impl Written<'_> {
             Layout::Stored(stored) if stored.size > WHOLE_MAX => self.make_partial(stored, mtime).map(Some),
             Layout::Stored(_) if pace == Pace::Quick => Ok(None),
             Layout::Stored(stored) => {
-                let sums = contents::all_sums(&self.tree.view(), self.ino)?;
-                self.make(mtime, |file| self.fetch(stored, &sums, 0..stored.size, file)).map(Some)
+                self.make(mtime, |file| self.fetch(stored, 0..stored.size, file)).map(Some)
             }
             _ => self.make_empty(mtime).map(Some),
         }
@@ -125,11 +124,10 @@ impl Written<'_> {
             return Ok(());
         }
         let Layout::Stored(stored) = &inode.layout else { return Err(Refusal::Io.into()) };
-        let sums = contents::all_sums(&self.tree.view(), self.ino)?;
         let bring = || {
             let mtime = look_at(file).map_err(io::Error::other)?.0.mtime;
             for chunk in missing {
-                self.fetch(stored, &sums, chunk.clone(), file)?;
+                self.fetch(stored, chunk.clone(), file)?;
                 rustix::fs::fdatasync(file)?;
                 partial.arrived(&chunk);
                 partial.note(file)?;
@@ -176,19 +174,14 @@ impl Written<'_> {
     }
 
     /// Copies bytes of an object to the same place of a file, and proves that they are those that were uploaded.
-    fn fetch(
-        &self,
-        stored: &StoredObject,
-        sums: &[u64],
-        range: Range<u64>,
-        into: &BackingFile,
-    ) -> io::Result<()> {
+    fn fetch(&self, stored: &StoredObject, range: Range<u64>, into: &BackingFile) -> io::Result<()> {
         let StoredObject { object, etag, size } = stored;
+        let sums = contents::sums_of(&self.tree.view(), self.ino, &range).map_err(io::Error::other)?;
         let file = Arc::new(into.as_fd().try_clone_to_owned()?);
         for _ in 0..FETCHES_MAX {
             let (wanted, file) = (range.clone(), file.clone());
             self.store.wait(async |s3| s3.download(&object.key, etag, *size, wanted, file).await)?;
-            if prove(into, sums, &range)? {
+            if prove(into, &sums, &range)? {
                 return Ok(());
             }
             tracing::warn!(key = object.key, "the object store sent damaged bytes");
@@ -219,7 +212,7 @@ impl Written<'_> {
     }
 }
 
-/// Whether bytes of a file are those that `sums` were made of.
+/// Whether bytes of a file are those that `sums` were made of. The range begins where a piece does, the first of them.
 fn prove(file: &BackingFile, sums: &[u64], range: &Range<u64>) -> io::Result<bool> {
     if sums.is_empty() {
         return Ok(true);
@@ -228,7 +221,9 @@ fn prove(file: &BackingFile, sums: &[u64], range: &Range<u64>) -> io::Result<boo
     for start in range.clone().step_by(PROVE_AT_ONCE as usize) {
         let length = (range.end - start).min(PROVE_AT_ONCE) as usize;
         let read = read_at(file, &mut buffer[..length], start)?;
-        if read < length || !sums::prove(sums, (start / sums::PIECE) as usize, &buffer[..length]) {
+        if read < length
+            || !sums::prove(sums, ((start - range.start) / sums::PIECE) as usize, &buffer[..length])
+        {
             return Ok(false);
         }
     }

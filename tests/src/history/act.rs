@@ -7,10 +7,10 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::look::{Look, Memory};
-use super::step::{Names, On, Op, SLOTS, Special, Step};
+use super::step::{Names, On, Op, SLOTS, Special, Step, Whence};
 use super::tree::Tree;
 use super::user::Acting;
-use super::{attributes, bytes, tree};
+use super::{Histories, attributes, bytes, holes, tree};
 
 /// What a call answered.
 #[derive(Clone, PartialEq, Eq)]
@@ -57,13 +57,15 @@ pub(super) struct Side {
     open: [Option<Opened>; SLOTS as usize],
     /// What was seen on each way: two mounts number inodes differently.
     memories: Vec<Memory>,
+    /// As [`Histories::holes`].
+    holes: bool,
 }
 
 impl Side {
-    /// The ways to the directory; `ticked` says that the clock ticks between two steps.
-    pub(super) fn new(roots: Vec<PathBuf>, ticked: bool) -> Self {
-        let memories = roots.iter().map(|_| Memory::new(ticked)).collect();
-        Self { roots, open: Default::default(), memories }
+    /// The ways to the directory.
+    pub(super) fn new(roots: Vec<PathBuf>, kind: Histories) -> Self {
+        let memories = roots.iter().map(|_| Memory::new(kind.patient)).collect();
+        Self { roots, open: Default::default(), memories, holes: kind.holes }
     }
 
     /// Makes the call of step `number`, and looks afterwards if that is wanted.
@@ -168,6 +170,12 @@ impl Side {
                     None => Ok(Seen::Closed),
                 },
             },
+            Op::Seek { slot, whence: whence @ (Whence::Data | Whence::Hole), by } if !self.holes => {
+                match &self.open[usize::from(*slot)] {
+                    Some(Opened { file, .. }) => holes::look(file, *whence, by.unsigned_abs()),
+                    None => Ok(Seen::Closed),
+                }
+            }
             _ => bytes::act(|slot| self.open[usize::from(slot)].as_ref().map(|open| &open.file), number, op),
         }
     }

@@ -36,7 +36,11 @@ pub(super) fn act<'a>(open: impl Fn(u8) -> Option<&'a OwnedFd>, number: u64, op:
         Op::Pwrite { slot, at, len } => {
             act(slot, &|file| number_of(rustix::io::pwrite(file, &pattern(number, *len), *at)))
         }
-        Op::Read { slot, len } => act(slot, &|file| read(*len, |room| rustix::io::read(file, room))),
+        Op::Read { slot, len } => act(slot, &|file| match kind_of(file)? {
+            // Not from where it is: positions in a directory are the file system's own business, and one has none behind.
+            FileType::Directory => read(*len, |room| rustix::io::pread(file, room, 0)),
+            _ => read(*len, |room| rustix::io::read(file, room)),
+        }),
         Op::Pread { slot, at, len } => {
             act(slot, &|file| read(*len, |room| rustix::io::pread(file, room, *at)))
         }
@@ -73,10 +77,13 @@ fn read(len: usize, read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<
     Ok(Seen::Bytes(bytes))
 }
 
+fn kind_of(file: &OwnedFd) -> Result<FileType, Errno> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode))
+}
+
 /// Positions in a directory are the file system's own business.
 fn seek(file: &OwnedFd, to: SeekFrom) -> Result<Seen, Errno> {
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode);
-    if kind == FileType::Directory {
+    if kind_of(file)? == FileType::Directory {
         return Ok(Seen::Done);
     }
     Ok(Seen::Number(rustix::fs::seek(file, to)?))

@@ -47,7 +47,8 @@ struct Entry {
     orphaned: bool,
     /// The kernel has forgotten the inode: no handle of a process before this one is left. The controller is to be told.
     forgotten: bool,
-    /// Changes of bytes that go on although their requests have been answered: nobody is the last writer meanwhile.
+    /// Changes of bytes that go on: nobody is the last writer meanwhile. Their requests may have been answered, or be those
+    /// of handles of a process before this one, which are not counted.
     changing: u32,
     /// The last writer has closed while a change went on: the controller is told when that has ended.
     close_late: bool,
@@ -105,6 +106,9 @@ impl Entry {
             }
             let count = if write { &mut self.writers } else { &mut self.readers };
             *count = count.saturating_add(1);
+        }
+        if want == (Want::Use { write: true }) {
+            self.changing += 1;
         }
         Granted { held, backing: self.backing }
     }
@@ -173,7 +177,8 @@ impl Leases {
         table.held < table.hold_max || !table.idle.is_empty()
     }
 
-    /// A request wants the lease of `node`.
+    /// A request wants the lease of `node`. What is granted for [`Want::Use`] with `write` is a change of the bytes, until
+    /// [`Leases::has_changed`].
     pub(crate) fn want(
         &self,
         node: NodeId,
@@ -300,12 +305,7 @@ impl Leases {
         table.settle(node)
     }
 
-    /// A change of the bytes goes on, and its request has been answered.
-    pub(crate) fn changes_on(&self, node: NodeId) {
-        self.0.lock().entry(node).changing += 1;
-    }
-
-    /// Such a change has ended.
+    /// A change has ended for which the lease was [`Want::Use`]d.
     pub(crate) fn has_changed(&self, node: NodeId) -> Steps {
         let mut table = self.0.lock();
         let changing = &mut table.entry(node).changing;
@@ -327,8 +327,8 @@ impl Leases {
         held
     }
 
-    /// The inode has changed at the hands of others: a lease that floats leads to what it was. Who writes goes on with
-    /// the file that all write to.
+    /// The inode has changed at the hands of others, or by its name: a lease that floats leads to what it was. Who writes
+    /// goes on with the file that all write to.
     pub(crate) fn changed(&self, node: NodeId) -> Steps {
         let mut table = self.0.lock();
         let Some(entry) = table.entries.get_mut(&node) else { return Steps::new() };

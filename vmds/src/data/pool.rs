@@ -15,7 +15,7 @@ use tracing::{error, warn};
 mod owed;
 
 use owed::Due;
-pub(crate) use owed::{Owed, Progress};
+pub(crate) use owed::Owed;
 
 use crate::link::on_continuation_thread;
 
@@ -95,7 +95,7 @@ impl IoPool {
     pub(crate) fn submit<D: Send + 'static>(
         &self,
         done: D,
-        too_late: impl Fn(D, Progress) + Send + Sync + 'static,
+        too_late: impl Fn(D) + Send + Sync + 'static,
         job: impl FnOnce(&Owed<D>) + Send + 'static,
     ) {
         let owed = Arc::new(Owed::new(done, too_late));
@@ -193,7 +193,7 @@ impl Shared {
                 state.at_work[number].clone_from(&due);
                 drop(state);
                 // What is not begun is dropped here as well: closing what it holds may wait for storage.
-                if due.as_ref().is_none_or(|due| due.start()) {
+                if due.as_ref().is_none_or(|due| due.is_open()) {
                     job();
                 } else {
                     drop(job);

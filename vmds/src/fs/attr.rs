@@ -60,10 +60,12 @@ impl Fs {
         let stamp = self.cache.stamp();
         let call = Call::Setattr { node, caller, change };
         self.ask_change(request, call, super::accept_attr, move |attr| {
-            if change.size.is_some()
-                && let Some(held) = fs.leases.held(node)
-            {
-                held.forget_charge();
+            if change.size.is_some() {
+                if let Some(held) = fs.leases.held(node) {
+                    held.forget_charge();
+                }
+                // A lease for reading leads to the object, or has the bytes, of before.
+                fs.drive(fs.leases.changed(node));
             }
             done(match attr {
                 Ok(attr) => {

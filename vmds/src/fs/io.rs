@@ -10,7 +10,7 @@ use address_map::limits::FILE_SIZE_MAX;
 use parking_lot::Mutex;
 
 use super::error::Errno;
-use super::{Done, Fs, Shown};
+use super::{Changing, Done, Fs, Shown};
 use crate::data::fd::{Held, Quick};
 use crate::link::KernelRequest;
 use crate::notices::{Fence, Notice};
@@ -63,7 +63,7 @@ impl Fs {
             }
             fs.threads_for(&Arc::clone(&held)).submit(
                 done,
-                |done, _| done(Err(Refusal::Io.into())),
+                |done| done(Err(Refusal::Io.into())),
                 move |owed| {
                     Held::with_buffer(size, |buffer| {
                         let read = held.read(offset, buffer).map_err(Errno::from);
@@ -79,7 +79,7 @@ impl Fs {
     /// The lease of an open file, with bytes that are to be read.
     fn with_bytes(self: &Arc<Self>, node: NodeId, range: Range<u64>, done: impl Done<Arc<Held>>) {
         let fs = Arc::clone(self);
-        self.with_open(node, false, move |held| match held {
+        self.with_open(node, move |held| match held {
             Ok(held) => fs.bring_near(node, held, range, false, done),
             Err(errno) => done(Err(errno)),
         });
@@ -126,9 +126,9 @@ impl Fs {
     /// the request may have been carried out, most likely there, and must not be a second time.
     fn append(self: &Arc<Self>, node: NodeId, before: Option<u64>, data: Vec<u8>, done: impl Done<u32>) {
         let fs = Arc::clone(self);
-        self.with_open(node, true, move |held| {
-            let held = match held {
-                Ok(held) => held,
+        self.with_open_to_change(node, move |open| {
+            let (held, changing) = match open {
+                Ok(open) => open,
                 Err(errno) => return done(Err(errno)),
             };
             let target = Arc::clone(&held);
@@ -139,7 +139,7 @@ impl Fs {
             let after = Arc::clone(&fs);
             fs.look(held, look, move |looked| match looked {
                 Ok((true, _, data)) => done(Ok(data.len() as u32)),
-                Ok((false, size, data)) => after.append_at(node, target, size, data, done),
+                Ok((false, size, data)) => after.append_at(node, (target, changing), size, data, done),
                 Err(errno) => done(Err(errno)),
             });
         });
@@ -149,7 +149,7 @@ impl Fs {
     fn append_at(
         self: &Arc<Self>,
         node: NodeId,
-        held: Arc<Held>,
+        (held, changing): (Arc<Held>, Arc<Changing>),
         size: u64,
         data: Vec<u8>,
         done: impl Done<u32>,
@@ -168,10 +168,12 @@ impl Fs {
                 Ok(held) => held,
                 Err(errno) => return done(Err(errno)),
             };
-            let after = Arc::clone(&fs);
-            fs.grow(node, held, end, append, move |appended| match appended {
+            let (after, rest) = (Arc::clone(&fs), Arc::clone(&changing));
+            fs.grow(node, (held, changing), end, append, move |appended| match appended {
                 // If others have moved the end meanwhile, that is charged now.
-                Ok((written, end)) => after.grow(node, target, end, |_| Ok(()), move |_| done(Ok(written))),
+                Ok((written, end)) => {
+                    after.grow(node, (target, rest), end, |_| Ok(()), move |_| done(Ok(written)));
+                }
                 Err(errno) => done(Err(errno)),
             });
         });

@@ -46,6 +46,7 @@ use crate::link::{KernelRequest, Link, Outcome};
 use crate::namespace::{Facts, Namespace};
 use crate::notices::Notices;
 use error::Errno;
+use storage::Changing;
 
 /// How often a quota that is used up is asked for again.
 const QUOTA_PATIENCE: u32 = 5;
@@ -188,7 +189,7 @@ impl Fs {
                 let pool = Arc::clone(&fs);
                 pool.local.submit(
                     done,
-                    |done, _| done(Err(Refusal::Quota)),
+                    |done| done(Err(Refusal::Quota)),
                     move |owed| {
                         std::thread::sleep(QUOTA_PAUSE);
                         if let Some(done) = owed.take() {
@@ -230,14 +231,19 @@ impl Fs {
         self.drive(steps);
     }
 
-    /// Gets the lease of `node` for a handle that is open already. What was open and has gone is an I/O error.
-    fn with_open(self: &Arc<Self>, node: NodeId, write: bool, done: impl Done<Arc<Held>>) {
-        self.with_lease(node, Want::Use { write }, move |granted| {
-            done(match granted {
-                Ok(granted) => Ok(granted.held),
-                Err(Denied::Refused(Refusal::NotFound)) => Err(Refusal::Io.into()),
-                Err(denied) => Err(denied.into()),
-            });
+    /// Gets the lease of `node` for reading by a handle that is open already.
+    fn with_open(self: &Arc<Self>, node: NodeId, done: impl Done<Arc<Held>>) {
+        self.with_lease(node, Want::Use { write: false }, move |granted| {
+            done(granted.map(|granted| granted.held).map_err(of_open));
+        });
+    }
+
+    /// The same for a change of bytes, which goes on until what comes with the lease is dropped.
+    fn with_open_to_change(self: &Arc<Self>, node: NodeId, done: impl Done<(Arc<Held>, Arc<Changing>)>) {
+        let fs = Arc::clone(self);
+        self.with_lease(node, Want::Use { write: true }, move |granted| {
+            let changing = |granted: Granted| (granted.held, Arc::new(Changing { fs, node }));
+            done(granted.map(changing).map_err(of_open));
         });
     }
 
@@ -344,6 +350,14 @@ impl Fs {
     /// Whether growth of `node` has to be charged before it happens.
     fn is_metered(&self, node: NodeId) -> bool {
         self.metered || !node.is_own()
+    }
+}
+
+/// Why a handle that is open gets no lease. What was open and has gone is an I/O error.
+fn of_open(denied: Denied) -> Errno {
+    match denied {
+        Denied::Refused(Refusal::NotFound) => Refusal::Io.into(),
+        denied => denied.into(),
     }
 }
 

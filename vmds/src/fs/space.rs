@@ -44,7 +44,7 @@ impl Fs {
     /// The next data or hole.
     pub(crate) fn seek(self: &Arc<Self>, at: Place, what: Seek, done: impl Done<u64>) {
         let fs = Arc::clone(self);
-        self.with_open(at.node, false, move |held| match held {
+        self.with_open(at.node, move |held| match held {
             Ok(held) => {
                 let to = match what {
                     Seek::Data => SeekFrom::Data(at.offset),
@@ -59,7 +59,7 @@ impl Fs {
     /// `copy_file_range(2)`; may copy less than `len`.
     pub(crate) fn copy(self: &Arc<Self>, from: Place, to: Place, len: u64, done: impl Done<u32>) {
         let fs = Arc::clone(self);
-        self.with_open(from.node, false, move |source| {
+        self.with_open(from.node, move |source| {
             let source = match source {
                 Ok(source) => source,
                 Err(errno) => return done(Err(errno)),

@@ -10,10 +10,23 @@ use address_map::wire::Call;
 use super::error::Errno;
 use super::{Done, Fs};
 use crate::data::fd::Held;
-use crate::data::pool::{IoPool, Owed, Progress};
+use crate::data::pool::IoPool;
 
 /// How often a file may be replaced by another one while somebody waits for bytes of it.
-const REPLACED_MAX: u32 = 8;
+pub(super) const REPLACED_MAX: u32 = 8;
+
+/// A change of bytes that goes on. While there is one this process does not say that nobody writes the file any more:
+/// the controller would take the bytes for complete, and remove the backing file.
+pub(super) struct Changing {
+    pub(super) fs: Arc<Fs>,
+    pub(super) node: NodeId,
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        self.fs.drive(self.fs.leases.has_changed(self.node));
+    }
+}
 
 impl Fs {
     /// The threads that may wait for this file.
@@ -31,7 +44,7 @@ impl Fs {
         let fs = Arc::clone(self);
         fs.threads_for(&Arc::clone(&held)).submit(
             done,
-            |done, _| done(Err(Errno::from(Refusal::Io))),
+            |done| done(Err(Errno::from(Refusal::Io))),
             move |owed| {
                 let seen = look(&held).map_err(Errno::from);
                 if let Some(done) = owed.take() {
@@ -80,10 +93,15 @@ impl Fs {
             Err(Refusal::Stale) if tries > 0 => {
                 fs.drive(fs.leases.replaced(node, &held));
                 let again = Arc::clone(&fs);
-                fs.with_open(node, write, move |held| match held {
+                let leased = move |held| match held {
                     Ok(held) => again.bring_near_of(node, held, (range, write), tries - 1, done),
                     Err(errno) => done(Err(errno)),
-                });
+                };
+                match write {
+                    // Whoever changes the file has begun before.
+                    true => fs.with_open_to_change(node, |open| leased(open.map(|(held, _)| held))),
+                    false => fs.with_open(node, leased),
+                }
             }
             Err(refusal) => done(Err(refusal.into())),
         });
@@ -99,9 +117,9 @@ impl Fs {
         change: impl FnOnce(&Held) -> Result<T, rustix::io::Errno> + Send + 'static,
     ) {
         let (fs, after) = (Arc::clone(self), Arc::clone(self));
-        self.with_open(node, true, move |held| match held {
-            Ok(held) => fs.bring_near(node, held, range, true, move |held| match held {
-                Ok(held) => after.grow(node, held, end.unwrap_or(0), change, done),
+        self.with_open_to_change(node, move |open| match open {
+            Ok((held, changing)) => fs.bring_near(node, held, range, true, move |held| match held {
+                Ok(held) => after.grow(node, (held, changing), end.unwrap_or(0), change, done),
                 Err(errno) => done(Err(errno)),
             }),
             Err(errno) => done(Err(errno)),
@@ -119,13 +137,13 @@ impl Fs {
     pub(super) fn grow<T: 'static>(
         self: &Arc<Self>,
         node: NodeId,
-        held: Arc<Held>,
+        (held, changing): (Arc<Held>, Arc<Changing>),
         end: u64,
         change: impl FnOnce(&Held) -> Result<T, rustix::io::Errno> + Send + 'static,
         done: impl Done<T>,
     ) {
         if !self.is_metered(node) || held.is_charged(end) {
-            return self.make_change(node, held, change, done);
+            return self.make_change(held, changing, change, done);
         }
         let fs = Arc::clone(self);
         let looked_at = Arc::clone(&held);
@@ -133,14 +151,14 @@ impl Fs {
             Ok(size) => {
                 looked_at.charged(size);
                 if looked_at.is_charged(end) {
-                    return fs.make_change(node, looked_at, change, done);
+                    return fs.make_change(looked_at, changing, change, done);
                 }
                 let charge = Call::Grow { node, size: end };
                 let after = Arc::clone(&fs);
                 fs.ask(charge, super::accept_done, move |charged| match charged {
                     Ok(()) => {
                         looked_at.charged(end);
-                        after.make_change(node, looked_at, change, done);
+                        after.make_change(looked_at, changing, change, done);
                     }
                     Err(refusal) => done(Err(refusal.into())),
                 });
@@ -150,34 +168,24 @@ impl Fs {
     }
 
     fn make_change<T: 'static>(
-        self: &Arc<Self>,
-        node: NodeId,
+        &self,
         held: Arc<Held>,
+        changing: Arc<Changing>,
         change: impl FnOnce(&Held) -> Result<T, rustix::io::Errno> + Send + 'static,
         done: impl Done<T>,
     ) {
-        let (fs, late) = (Arc::clone(self), Arc::clone(self));
         self.threads_for(&Arc::clone(&held)).submit(
             done,
-            move |done, progress| {
-                // Before anybody can close the file: it may still change.
-                if progress == Progress::UnderWay {
-                    late.leases.changes_on(node);
-                }
-                done(Err(Errno::from(Refusal::Io)));
-            },
+            |done| done(Err(Errno::from(Refusal::Io))),
             move |owed| {
                 let changed = change(&held).map_err(Errno::from);
-                fs.touched(node);
-                fs.changed(node, owed, changed);
+                changing.fs.touched(changing.node);
+                // It has ended before the answer to it, which may long have been given.
+                drop(changing);
+                if let Some(done) = owed.take() {
+                    done(changed);
+                }
             },
         );
-    }
-
-    fn changed<T, D: Done<T>>(self: &Arc<Self>, node: NodeId, owed: &Owed<D>, changed: Result<T, Errno>) {
-        match owed.take() {
-            Some(done) => done(changed),
-            None => self.drive(self.leases.has_changed(node)),
-        }
     }
 }

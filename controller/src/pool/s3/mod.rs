@@ -26,13 +26,13 @@ mod probe;
 mod relay;
 mod runtime;
 mod settings;
+mod staging;
 mod stale;
 mod tls;
 mod trust;
 mod upload;
 
 use std::fmt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -50,8 +50,10 @@ pub use probe::PROBE_KEY;
 pub use relay::Relays;
 pub use runtime::S3Runtime;
 pub use settings::{Endpoint, S3Settings};
+pub use staging::{NOTE, NOTE_MAX};
 pub use upload::WHOLE_MAX;
 
+use super::Deadline;
 use crate::resource::EtagForm;
 pub use crate::resource::S3Capabilities as Capabilities;
 use clock::ClockWatch;
@@ -97,12 +99,16 @@ pub struct Stored {
 }
 
 impl S3Pool {
-    /// Reads the credentials, makes the staging directory and builds the client. Nothing is asked of the endpoint yet.
+    /// Reads the credentials, makes and tries the staging directory and builds the client. Nothing is asked of the
+    /// endpoint yet.
     ///
     /// # Errors
-    /// [`S3Error::Credentials`], [`S3Error::Invalid`]: sentences for people.
+    /// [`S3Error::Credentials`], [`S3Error::Invalid`]: sentences for people. [`S3Error::Staging`]: the staging directory
+    /// does not answer.
     pub fn open(settings: S3Settings) -> Result<Self, S3Error> {
-        make_private(&settings.staging)?;
+        let directory = settings.staging.clone();
+        let tried = Deadline::new(settings.patience).call(move || Ok(staging::prepare(&directory)));
+        tried.map_err(S3Error::Staging)??;
         let trust = Trust::read(settings.ca_file.as_deref())?;
         let tls = match settings.endpoint.tls {
             true => Some(Arc::new(Tls::new(&settings.endpoint, &trust)?)),
@@ -168,21 +174,4 @@ impl fmt::Debug for S3Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("S3Pool").field("settings", &self.settings).finish_non_exhaustive()
     }
-}
-
-/// Makes a directory that is for the controller alone, or checks one that is there.
-fn make_private(directory: &Path) -> Result<(), S3Error> {
-    let shown = directory.display();
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(|error| S3Error::Invalid(format!("the staging directory {shown} cannot be made: {error}")))?;
-    let facts = std::fs::metadata(directory).map_err(|error| {
-        S3Error::Invalid(format!("the staging directory {shown} cannot be looked at: {error}"))
-    })?;
-    if facts.mode() & 0o077 != 0 {
-        let mode = facts.mode() & 0o7777;
-        return Err(S3Error::Invalid(format!(
-            "the staging directory {shown} is open to others (mode {mode:04o}); make it 0700"
-        )));
-    }
-    Ok(())
 }

@@ -19,7 +19,7 @@ pub(crate) enum Want {
     },
     /// A handle is used.
     Use {
-        /// For writing.
+        /// For writing: a change goes on until its end is told.
         write: bool,
     },
 }

@@ -11,6 +11,7 @@ use crate::testing::{held, held_as};
 const OWN: NodeId = NodeId(7);
 const READ: Want = Want::Open { write: false };
 const WRITE: Want = Want::Open { write: true };
+const CHANGE: Want = Want::Use { write: true };
 
 fn foreign() -> NodeId {
     NodeId::new(Slot(2), Ino(7))
@@ -197,7 +198,7 @@ fn a_recall_closes_and_what_was_granted_before_it_is_not_used() {
     run(leases.answered(foreign(), Err(Refusal::NotFound)));
     assert_eq!(log.take(), ["a None".into(), format!("b: {}", Refusal::NotFound)]);
     // The open handle asks once more when it is used, and is refused.
-    assert_eq!(run(leases.want(foreign(), Want::Use { write: true }, log.waiter("use"))), ["ask 2:7 true"]);
+    assert_eq!(run(leases.want(foreign(), CHANGE, log.waiter("use"))), ["ask 2:7 true"]);
     run(leases.answered(foreign(), Err(Refusal::NotFound)));
     assert_eq!(log.take(), [format!("use: {}", Refusal::NotFound)]);
     assert!(run(leases.release(foreign(), true, log.closer("-"))).is_empty());
@@ -226,9 +227,10 @@ fn what_the_kernel_has_forgotten_is_told_once_nothing_goes_on_with_it() {
     // Of what nothing is known, too: a process before this one may have had it open.
     assert_eq!(run(leases.forgotten(OWN)), ["forget 0:7"]);
     // What is asked for meanwhile is asked for afterwards.
-    assert!(run(leases.want(OWN, Want::Use { write: true }, log.waiter("used"))).is_empty());
+    assert!(run(leases.want(OWN, CHANGE, log.waiter("used"))).is_empty());
     assert_eq!(run(leases.dropped(OWN)), ["ask 0:7 true"]);
     run(leases.answered(OWN, Ok(held_as(true, None))));
+    assert!(run(leases.has_changed(OWN)).is_empty());
     // The last handle of that process is closed, and the kernel forgets before the controller knows.
     assert_eq!(run(leases.release_unknown(OWN, true, log.closer("closed"))), ["close 0:7"]);
     assert!(run(leases.forgotten(OWN)).is_empty());
@@ -255,10 +257,10 @@ fn the_last_writer_is_reported_only_when_a_change_that_was_given_up_has_ended() 
     let (leases, log) = (leases(), Log::default());
     run(leases.want(OWN, WRITE, log.waiter("w")));
     run(leases.answered(OWN, Ok(held_as(true, None))));
-    leases.changes_on(OWN);
-    leases.changes_on(OWN);
+    run(leases.want(OWN, CHANGE, log.waiter("one")));
+    run(leases.want(OWN, CHANGE, log.waiter("two")));
     assert!(run(leases.release(OWN, true, log.closer("closed"))).is_empty());
-    assert_eq!(log.take(), ["w None", "closed"], "who closes does not wait");
+    assert_eq!(log.take(), ["w None", "one None", "two None", "closed"], "who closes does not wait");
     assert!(run(leases.orphaned(OWN)).is_empty());
     assert!(leases.surrender(OWN).is_none() && leases.is_open(OWN));
     assert!(run(leases.has_changed(OWN)).is_empty());
@@ -267,11 +269,28 @@ fn the_last_writer_is_reported_only_when_a_change_that_was_given_up_has_ended() 
 }
 
 #[test]
+fn no_last_writer_is_reported_while_a_handle_of_an_earlier_process_is_used() {
+    let (leases, log) = (leases(), Log::default());
+    assert_eq!(run(leases.want(OWN, CHANGE, log.waiter("one"))), ["ask 0:7 true"]);
+    run(leases.answered(OWN, Ok(held_as(true, None))));
+    assert!(run(leases.release_unknown(OWN, true, log.closer("another closed"))).is_empty());
+    assert_eq!(run(leases.has_changed(OWN)), ["close 0:7"]);
+    // What comes now waits, and begins with a lease of its own.
+    assert!(run(leases.want(OWN, CHANGE, log.waiter("two"))).is_empty());
+    assert_eq!(run(leases.closed(OWN)), ["ask 0:7 true"]);
+    run(leases.answered(OWN, Ok(held_as(true, None))));
+    assert!(run(leases.has_changed(OWN)).is_empty());
+    assert_eq!(run(leases.release_unknown(OWN, true, log.closer("last closed"))), ["close 0:7"]);
+    run(leases.closed(OWN));
+    assert_eq!(log.take(), ["one None", "another closed", "two None", "last closed"]);
+}
+
+#[test]
 fn a_change_that_ends_after_a_recall_leaves_nothing() {
     let (leases, log) = (leases(), Log::default());
     run(leases.want(foreign(), WRITE, log.waiter("w")));
     run(leases.answered(foreign(), Ok(held_as(true, None))));
-    leases.changes_on(foreign());
+    run(leases.want(foreign(), CHANGE, log.waiter("c")));
     run(leases.release(foreign(), true, log.closer("-")));
     leases.recall(Slot(2));
     assert!(run(leases.has_changed(foreign())).is_empty());

@@ -7,11 +7,18 @@ use super::*;
 const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(20);
 
-/// A job that says that it has begun, waits to be let go, and answers `Some`; `None` is the answer of the keeper.
+/// Who has answered.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    OfJob,
+    TooLate,
+}
+
+/// A job that says that it has begun, waits to be let go, and answers.
 struct Stuck {
     begun: Receiver<()>,
     release: Sender<()>,
-    answer: Receiver<Option<Progress>>,
+    answer: Receiver<Answer>,
 }
 
 fn submit_stuck(pool: &IoPool) -> Stuck {
@@ -19,12 +26,12 @@ fn submit_stuck(pool: &IoPool) -> Stuck {
         (mpsc::channel(), mpsc::channel(), mpsc::channel());
     pool.submit(
         tell,
-        |tell, progress| tell.send(Some(progress)).unwrap(),
+        |tell| tell.send(Answer::TooLate).unwrap(),
         move |owed| {
             begin.send(()).unwrap();
             let _ = held.recv();
             if let Some(tell) = owed.take() {
-                let _ = tell.send(None);
+                let _ = tell.send(Answer::OfJob);
             }
         },
     );
@@ -43,7 +50,7 @@ fn what_is_done_in_time_is_answered_by_who_did_it() {
     for _ in 0..1000 {
         let job = submit_stuck(&pool);
         job.release.send(()).unwrap();
-        assert_eq!(job.answer.recv().unwrap(), None);
+        assert_eq!(job.answer.recv().unwrap(), Answer::OfJob);
     }
     assert!(pool.shared.state.lock().at_work.len() <= THREADS_MAX);
 }
@@ -54,9 +61,9 @@ fn what_is_late_is_answered_all_the_same_and_what_was_not_begun_never_is() {
     let stuck = all_stuck(&pool);
     let queued = submit_stuck(&pool);
     for job in &stuck {
-        assert_eq!(job.answer.recv().unwrap(), Some(Progress::UnderWay));
+        assert_eq!(job.answer.recv().unwrap(), Answer::TooLate);
     }
-    assert_eq!(queued.answer.recv().unwrap(), Some(Progress::Never));
+    assert_eq!(queued.answer.recv().unwrap(), Answer::TooLate);
     assert_eq!(pool.shared.state.lock().at_work.len(), THREADS_MAX);
     // The file system answers again: so does the pool.
     drop(stuck);
@@ -73,7 +80,7 @@ fn when_nothing_moves_for_too_long_more_are_refused_at_once() {
     let queued: Vec<_> = (THREADS_MAX..REQUESTS_MAX).map(|_| submit_stuck(&pool)).collect();
     for _ in 0..2 {
         let refused = submit_stuck(&pool);
-        assert_eq!(refused.answer.try_recv().unwrap(), Some(Progress::Never));
+        assert_eq!(refused.answer.try_recv().unwrap(), Answer::TooLate);
         assert!(pool.shared.state.lock().stalled);
     }
     drop(stuck);

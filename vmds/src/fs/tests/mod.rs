@@ -2,6 +2,7 @@
 
 mod coherence;
 mod files;
+mod filling;
 mod listing;
 
 use std::sync::Arc;
