@@ -421,8 +421,12 @@ impl DataPlane {
             // A tenant that is gone takes its files along.
             let Ok(tree) = plane.map.tree(tenant) else { return };
             plane.recovery.wait();
-            if let Err(error) = plane.bring_abandoned(&tree, ino) {
-                tracing::warn!(%tenant, %ino, error = &error as &dyn std::error::Error, "a file stays in the staging directory for now");
+            match plane.bring_abandoned(&tree, ino) {
+                // It was removed: what it has left behind is garbage, and noted as such.
+                Ok(()) | Err(MapError::Refused(Refusal::NotFound)) => {}
+                Err(error) => {
+                    tracing::warn!(%tenant, %ino, error = &error as &dyn std::error::Error, "a file stays in the staging directory for now");
+                }
             }
         });
     }
@@ -430,12 +434,7 @@ impl DataPlane {
     /// Brings a file to its store whose writers are gone. An error is not the end: the next round tries again.
     fn bring_abandoned(&self, tree: &Tree, ino: Ino) -> Result<()> {
         let file = (tree.tenant(), ino);
-        let inode = match lookup::inode(&tree.view(), ino) {
-            Ok(inode) => inode,
-            // What it has left behind is garbage, and noted as such.
-            Err(MapError::Refused(Refusal::NotFound)) => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        let inode = lookup::inode(&tree.view(), ino)?;
         let Some(written) = self.written(tree, ino, &inode) else { return Ok(()) };
         if self.leases.is_written(file) {
             return Ok(());

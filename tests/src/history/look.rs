@@ -89,7 +89,8 @@ fn describe(seen: &Statx, when: impl Fn(usize) -> When) -> Look {
         device: (seen.stx_rdev_major, seen.stx_rdev_minor),
         size: (kind != FileType::Directory).then_some(seen.stx_size),
         atime: (atime.0 < CLOCKS_BEGIN).then_some(When::At(atime.0, atime.1)),
-        mtime: when(0),
+        // Nobody tells a mount of what is written to a pipe.
+        mtime: if kind == FileType::Fifo { When::Clock } else { when(0) },
         ctime: when(1),
     }
 }
