@@ -1,15 +1,17 @@
 //! What the control plane asks of pools: opened, looked at, closed.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use address_map::ids::PoolId;
 use address_map::namespace::audit;
 
 use super::{PlaneServices, internal, map_failed};
+use crate::pool::cache::{CacheSettings, DiskCache};
 use crate::pool::s3::{S3Error, S3Pool, S3Settings};
 use crate::pool::{ObjectStore, this_host};
-use crate::resource::{Pool, PoolSpec, PosixSpec, Resource, S3Spec};
+use crate::resource::{DiskCacheStatus, Pool, PoolSpec, PosixSpec, Resource, S3Spec};
 use crate::services::{
     Listener, PoolCheckEvent, PoolCheckOrder, PoolCheckSummary, PoolObserved, PoolService, ServiceError,
 };
@@ -21,15 +23,23 @@ impl PlaneServices {
         let wanted = path.canonicalize().ok()?;
         let others = self.pool_names.iter().filter(|entry| *entry.key() != id);
         others
-            .filter_map(|entry| {
-                let pool = self.plane.pools.open(*entry.key())?;
-                Some((pool.files.directory().to_owned(), entry.value().clone()))
+            .flat_map(|entry| {
+                let directories = self.directories(*entry.key()).into_iter();
+                directories.map(move |directory| (directory, entry.value().clone()))
             })
             .find(|(directory, _)| {
                 let there = directory.canonicalize().unwrap_or_else(|_| directory.clone());
                 there.starts_with(&wanted) || wanted.starts_with(&there)
             })
             .map(|(_, name)| name)
+    }
+
+    /// The directories of a pool: that of its files, and that of its disk cache.
+    fn directories(&self, id: PoolId) -> Vec<PathBuf> {
+        let Some(pool) = self.plane.pools.open(id) else { return Vec::new() };
+        let cache = pool.store.as_ref().and_then(|store| store.cache.as_ref());
+        let cache = cache.map(|cache| cache.directory().to_owned());
+        cache.into_iter().chain([pool.files.directory().to_owned()]).collect()
     }
 
     fn refuse_overlap(&self, id: PoolId, path: &Path) -> Result<(), ServiceError> {
@@ -54,26 +64,39 @@ impl PlaneServices {
             }
         })?;
         let space = pool.space().map_err(internal)?;
-        Ok(PoolObserved { bytes_total: Some(space.total), bytes_free: Some(space.free), s3: None })
+        Ok(PoolObserved { bytes_total: Some(space.total), bytes_free: Some(space.free), ..PoolObserved::default() })
     }
 
     /// Opens and probes a bucket; one that is open as it is wanted is only asked whether it still answers.
     fn ensure_s3(&self, id: PoolId, name: &str, spec: &S3Spec) -> Result<PoolObserved, ServiceError> {
         let settings = self.s3_settings(name, spec)?;
         self.refuse_same_objects(id, &settings)?;
-        let open = self.store(id).filter(|store| *store.s3.settings() == settings);
-        let store = match open {
+        let before = self.store(id);
+        let open = before.clone().filter(|store| *store.s3.settings() == settings);
+        let mut store = match open {
             Some(store) => store,
             None => self.store_at(id, settings)?,
         };
+        self.with_cache(id, name, before.as_ref(), &mut store)?;
         match store.s3.is_probed() {
             true => store.runtime.wait_for(store.s3.check()),
             false => store.runtime.wait_for(store.s3.probe()).map(drop),
         }
         .map_err(s3_failed)?;
         let s3 = store.s3.capabilities().map(|can| (*can).clone());
+        let disk_cache = store.cached().map(|(used, bytes_max)| DiskCacheStatus {
+            bytes_used: used.bytes,
+            bytes_max,
+            objects: used.objects,
+        });
+        let cache = store.cache.clone();
         self.open_staging(id, store)?;
-        Ok(PoolObserved { s3, ..PoolObserved::default() })
+        if let Some(gone) = before.and_then(|store| store.cache)
+            && cache.is_none_or(|cache| cache.directory() != gone.directory())
+        {
+            self.end_cache(name, &gone);
+        }
+        Ok(PoolObserved { s3, disk_cache, ..PoolObserved::default() })
     }
 
     /// Opens a pool as it was before this controller was started. A bucket is not asked for anything: whoever uses it
@@ -87,8 +110,12 @@ impl PlaneServices {
         };
         let settings = self.s3_settings(name, spec)?;
         self.refuse_same_objects(id, &settings)?;
-        let store = self.store_at(id, settings)?;
+        let mut store = self.store_at(id, settings)?;
         store.s3.assume(known.clone());
+        if let Err(error) = self.with_cache(id, name, None, &mut store) {
+            // Its files are in the bucket; the reconciler says what is the matter.
+            tracing::warn!(pool = name, %error, "a pool is used without its disk cache");
+        }
         self.open_staging(id, store)?;
         self.pool_names.insert(id, name.to_owned());
         Ok(())
@@ -102,7 +129,56 @@ impl PlaneServices {
     fn store_at(&self, id: PoolId, settings: S3Settings) -> Result<ObjectStore, ServiceError> {
         let s3 = S3Pool::open(settings).map_err(s3_failed)?;
         self.refuse_overlap(id, s3.staging())?;
-        Ok(ObjectStore { s3, runtime: self.plane.pools.runtime().map_err(internal)? })
+        Ok(ObjectStore { s3, runtime: self.plane.pools.runtime().map_err(internal)?, cache: None })
+    }
+
+    /// Gives a store the disk cache that its settings ask for: the one it had `before`, or one that is opened.
+    fn with_cache(
+        &self,
+        id: PoolId,
+        name: &str,
+        before: Option<&ObjectStore>,
+        store: &mut ObjectStore,
+    ) -> Result<(), ServiceError> {
+        let Some(settings) = store.s3.settings().cache.clone() else { return Ok(()) };
+        let open = before.and_then(|store| store.cache.clone());
+        store.cache = match open.filter(|cache| *cache.settings() == settings) {
+            Some(cache) => Some(cache),
+            None => Some(self.open_cache(id, name, store.s3.staging(), settings)?),
+        };
+        Ok(())
+    }
+
+    fn open_cache(
+        &self,
+        id: PoolId,
+        name: &str,
+        staging: &Path,
+        settings: CacheSettings,
+    ) -> Result<Arc<DiskCache>, ServiceError> {
+        let counts = self.plane.pools.disk_caches.of(name);
+        self.refuse_overlap(id, &settings.directory)?;
+        let cache = DiskCache::open(settings, counts).map_err(ServiceError::Invalid)?;
+        // What did not exist lies somewhere now.
+        self.refuse_overlap(id, cache.directory())?;
+        let (real, staging) = (cache.directory().canonicalize(), staging.canonicalize());
+        if let (Ok(real), Ok(staging)) = (real, staging)
+            && (real.starts_with(&staging) || staging.starts_with(&real))
+        {
+            return Err(ServiceError::Conflict(format!(
+                "the disk cache directory {} and the staging directory of the pool lie in one another; give another directory",
+                cache.directory().display()
+            )));
+        }
+        Ok(cache)
+    }
+
+    /// A cache is not used any more, and gives back what it takes.
+    fn end_cache(&self, name: &str, cache: &DiskCache) {
+        if let Err(error) = cache.clear() {
+            let (error, directory) = (&error as &dyn std::error::Error, cache.directory().display());
+            tracing::warn!(error, pool = name, %directory, "files stay in a directory that was a disk cache");
+        }
     }
 
     /// Opens the directory for what is being written, and with it the pool.
@@ -153,8 +229,13 @@ impl PoolService for PlaneServices {
                 )));
             }
         }
+        let cache = self.store(id).and_then(|store| store.cache);
         self.plane.pools.remove(id);
-        self.pool_names.remove(&id);
+        let name = self.pool_names.remove(&id).map(|(_, name)| name).unwrap_or_default();
+        if let Some(cache) = cache {
+            self.end_cache(&name, &cache);
+        }
+        self.plane.pools.disk_caches.forget(&name);
         Ok(())
     }
 

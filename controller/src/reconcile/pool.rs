@@ -110,7 +110,7 @@ impl Reconciler for PoolReconciler {
                     let message = in_use(&seen);
                     let status = &mut work.resource.status;
                     (status.bytes_total, status.bytes_free) = (seen.bytes_total, seen.bytes_free);
-                    status.s3 = seen.s3;
+                    (status.s3, status.disk_cache) = (seen.s3, seen.disk_cache);
                     work.state("Ready", Truth::True, "Open", message);
                     work.save()?;
                 }

@@ -10,6 +10,7 @@
 mod addresses;
 mod adopted;
 mod bringing;
+mod cached;
 mod coherence;
 mod elsewhere;
 mod files;
@@ -47,6 +48,7 @@ use address_map::namespace::share;
 use address_map::record::{Inode, Layout, ObjectRef};
 use address_map::wire::{FrameSocket, SessionOptions, Stale};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::audit::Audit;
 use crate::housekeeping;
@@ -163,6 +165,8 @@ pub struct DataPlane {
     staging: Staging,
     listings: Listings,
     workers: Workers,
+    /// Turns for bringing to disk caches what nobody has asked for yet.
+    ahead: Arc<Semaphore>,
     pub(crate) forgeries: Forgeries,
     sweeper: Sweeper,
     unsettled: Unsettled,
@@ -207,6 +211,7 @@ impl DataPlane {
             staging: Staging::default(),
             listings: Listings::default(),
             workers: Workers::default(),
+            ahead: Arc::new(Semaphore::new(cached::AHEAD_AT_ONCE)),
             forgeries: Forgeries::default(),
             sweeper,
             unsettled: Unsettled::default(),
@@ -324,6 +329,9 @@ impl DataPlane {
     /// one; an object goes later, when nobody can be reading it any more.
     pub(crate) fn removed_for_good(&self, tree: &Tree, ino: Ino, inode: &Inode) {
         self.staging.forget((tree.tenant(), ino));
+        if let Some(cache) = self.store_of(inode).and_then(|(_, _, store)| store.cache) {
+            cache.remove((tree.tenant(), ino));
+        }
         let has_one = inode.dirty || matches!(inode.layout, Layout::Object(_));
         if let (true, Some(object)) = (has_one, backing_file((tree.tenant(), ino), inode)) {
             self.sweeper.hint(tree.tenant(), object);

@@ -22,6 +22,7 @@ use super::staging::{Pace, Progress, WORKING_AFTER, look_at};
 use super::written::Written;
 use super::{DataPlane, Session, Touched, io_refusal};
 use crate::audit::Access;
+use crate::lease::Reads;
 use crate::pool::s3::S3Error;
 use crate::pool::set_mtime;
 
@@ -89,7 +90,7 @@ impl DataPlane {
 
     /// Carries out a call at a pace; `None`: it takes longer.
     fn carry_out(
-        &self,
+        self: &Arc<Self>,
         session: &Session,
         node: NodeId,
         call: &Call,
@@ -103,9 +104,12 @@ impl DataPlane {
             Call::Setattr { change, .. } => self.setattr_stored(session, node, change, origin, pace),
             Call::Connect { .. } => self.connect(session, node, pace),
             Call::Wrote { end, .. } => self.send_ahead_stored(session, node, *end),
-            Call::Fill { tag, start, end, write, .. } => {
-                self.fill_stored(session, (node, *tag), *start..*end, *write, pace)
-            }
+            Call::Fill { tag, start, end, write, .. } => match self.cached(session, node)? {
+                Some(cached) if !*write => {
+                    self.fill_cached(session, (node, *tag), cached, &(*start..*end), pace)
+                }
+                _ => self.fill_stored(session, (node, *tag), *start..*end, *write, pace),
+            },
             Call::Sums { etag, block, .. } => self.sums_stored(session, node, etag, *block).map(Some),
             _ => Err(Refusal::Invalid.into()),
         }
@@ -208,11 +212,16 @@ impl DataPlane {
                     addressed(Source::Inline(bytes))
                 }
                 Layout::Stored(stored) => {
-                    addressed(Source::Address(self.address_of(session, scope, written, stored)?))
+                    match self.lease_cached(session, scope, written, (inode, stored), fill)? {
+                        Some(leased) => Ok(Some(leased)),
+                        None => addressed(Source::Address(self.address_of(session, scope, written, stored)?)),
+                    }
                 }
                 _ => addressed(Source::Inline(Vec::new())),
             };
         }
+        // What the disk cache has is that of before.
+        self.leases.set_reads(written.file(), (session.id, scope.node(scope.ino)), Reads::Unknown);
         let write = write || scope.is_own();
         let descriptor = match written.open(write)? {
             Some(descriptor) => descriptor,
