@@ -56,8 +56,14 @@ pub fn assemble(config: &Config) -> anyhow::Result<(Services, Arc<dyn Engine>)> 
     let (forgeries, disk_caches) = (plane.forgeries.clone(), plane.pools.disk_caches.clone());
     let agent = Agent::new(plane, config.vmds.clone(), &config.run_dir)
         .with_context(|| format!("cannot clean up in {}", config.run_dir.display()))?;
-    let services =
-        Services { map: services.clone(), mounts: agent, pools: services, forgeries, audit_dropped, disk_caches };
+    let services = Services {
+        map: services.clone(),
+        mounts: agent,
+        pools: services,
+        forgeries,
+        audit_dropped,
+        disk_caches,
+    };
     Ok((services, system))
 }
 

@@ -8,9 +8,7 @@ use serde::Serialize;
 use super::CliError;
 use super::args::Format;
 use crate::api::{LocatedView, StatusReport};
-use crate::resource::{
-    CredentialsSpec, Kind, Object, Pool, PoolStatus, S3Spec, Tenant, Truth, human_bytes,
-};
+use crate::resource::{CredentialsSpec, Kind, Object, Pool, PoolStatus, S3Spec, Tenant, Truth, human_bytes};
 
 /// Writes to standard output. A reader that has seen enough is no error.
 pub(super) fn emit(text: &str) -> Result<(), CliError> {

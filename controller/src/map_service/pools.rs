@@ -64,7 +64,11 @@ impl PlaneServices {
             }
         })?;
         let space = pool.space().map_err(internal)?;
-        Ok(PoolObserved { bytes_total: Some(space.total), bytes_free: Some(space.free), ..PoolObserved::default() })
+        Ok(PoolObserved {
+            bytes_total: Some(space.total),
+            bytes_free: Some(space.free),
+            ..PoolObserved::default()
+        })
     }
 
     /// Opens and probes a bucket; one that is open as it is wanted is only asked whether it still answers.

@@ -23,10 +23,10 @@ use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
 use crate::metrics::DiskCaches;
 pub use backing::BackingFile;
+use cache::{CacheUse, DiskCache};
 pub(crate) use deadline::Deadline;
 pub use guarded::PosixPool;
 pub use posix::Space;
-use cache::{CacheUse, DiskCache};
 use s3::{S3Pool, S3Runtime};
 
 /// How long a call into a pool that is not local may take, unless told otherwise.

@@ -89,7 +89,14 @@ impl DiskCache {
     }
 
     /// The first chunks from `from` on that are neither there nor on their way, of the next `ahead`.
-    pub fn lacks(&self, file: File, stored: &StoredObject, tag: u64, from: usize, ahead: usize) -> Vec<usize> {
+    pub fn lacks(
+        &self,
+        file: File,
+        stored: &StoredObject,
+        tag: u64,
+        from: usize,
+        ahead: usize,
+    ) -> Vec<usize> {
         let lacking = self.alone(file, |_| {
             let (_, note) = noted(self.open_noted(file, stored, false), tag).ok()?;
             let end = from.saturating_add(ahead).min(note.chunks());
@@ -158,12 +165,25 @@ impl DiskCache {
                 self.counts.hit();
                 return Ok(());
             }
+            self.damaged(file, stored, tag);
+            return Err(FillError::Gone);
+        }
+    }
+
+    /// Removes a file in which a chunk is not what it was: of the rest nobody knows either. Who reads it is given another one.
+    fn damaged(&self, file: File, stored: &StoredObject, tag: u64) {
+        let removed = self.alone(file, |_| match noted(self.open_noted(file, stored, false), tag) {
+            Ok(_) => self.drop_file(file).map(|()| true),
+            // Somebody else has seen it, too.
+            Err(_) => Ok(false),
+        });
+        if !matches!(removed, Ok(false)) {
             self.counts.damaged();
             let directory = self.directory().display();
-            tracing::warn!(%directory, "a file of the disk cache is damaged; it is fetched again");
-            // Of the rest of it nobody knows either. Who reads it is given another one.
-            self.remove(file);
-            return Err(FillError::Gone);
+            tracing::warn!(%directory, "a file of the disk cache is damaged; its object is fetched again");
+        }
+        if let Err(error) = removed {
+            tracing::warn!(error = &error as &dyn std::error::Error, "it cannot be removed");
         }
     }
 
@@ -236,8 +256,7 @@ impl DiskCache {
         let mut tries = 0;
         loop {
             let length = bytes.end - bytes.start;
-            let allocated =
-                rustix::fs::fallocate(opened, FallocateFlags::KEEP_SIZE, bytes.start, length);
+            let allocated = rustix::fs::fallocate(opened, FallocateFlags::KEEP_SIZE, bytes.start, length);
             match allocated.map_err(io::Error::from) {
                 // It cannot promise; writing tells.
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => return Ok(()),

@@ -32,7 +32,8 @@ impl DiskCache {
         let shown = settings.directory.display().to_string();
         let told = |error: io::Error| format!("the disk cache directory {shown} cannot be used: {error}");
         make_private(&settings.directory, &shown)?;
-        let files = PosixPool::open(settings.directory.clone(), this_host(), RemoteUse::default()).map_err(told)?;
+        let files =
+            PosixPool::open(settings.directory.clone(), this_host(), RemoteUse::default()).map_err(told)?;
         if !files.is_local() {
             return Err(format!(
                 "the disk cache directory {shown} is not on a local file system; give one on a disk of this machine"
@@ -100,9 +101,9 @@ fn make_private(directory: &Path, shown: &str) -> Result<(), String> {
     let facts = std::fs::metadata(directory)
         .map_err(|error| format!("the disk cache directory {shown} cannot be looked at: {error}"))?;
     match facts.mode() & 0o7777 {
-        mode if mode & 0o077 != 0 => Err(format!(
-            "the disk cache directory {shown} is open to others (mode {mode:04o}); make it 0700"
-        )),
+        mode if mode & 0o077 != 0 => {
+            Err(format!("the disk cache directory {shown} is open to others (mode {mode:04o}); make it 0700"))
+        }
         _ => Ok(()),
     }
 }

@@ -58,10 +58,10 @@ impl S3Settings {
             staging: spec.staging.clone().unwrap_or(staging),
             ca_file: spec.ca_file.clone(),
             lease: Duration::from_secs(spec.lease_seconds.unwrap_or(DEFAULT_LEASE).into()),
-            cache: spec.disk_cache.as_ref().map(|cache| CacheSettings {
-                directory: cache.directory.clone(),
-                bytes: cache.bytes.0,
-            }),
+            cache: spec
+                .disk_cache
+                .as_ref()
+                .map(|cache| CacheSettings { directory: cache.directory.clone(), bytes: cache.bytes.0 }),
             patience,
         })
     }

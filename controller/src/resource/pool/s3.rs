@@ -83,7 +83,10 @@ impl DiskCacheSpec {
             problems.push(Problem::new(field, sentence));
         }
         if self.bytes.0 < DISK_CACHE_MIN {
-            let sentence = format!("a disk cache has at least {}; leave the field out for none", human_bytes(DISK_CACHE_MIN));
+            let sentence = format!(
+                "a disk cache has at least {}; leave the field out for none",
+                human_bytes(DISK_CACHE_MIN)
+            );
             problems.push(Problem::new("spec.s3.diskCache.bytes", sentence));
         }
         problems
