@@ -3,16 +3,18 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
+use rustix::io::Errno;
 use rustix::process::Signal;
+use serde_json::{Value, json};
 use tests::s3::RequestKind;
 use tests::{Random, SmallDisk, World, fds_of, ok, run, wait_until};
 
-use crate::help::{SOON, await_nothing_staged, binaries};
+use crate::help::{SOON, assert_errno, await_nothing_staged, binaries};
 
 const MIB: usize = 1 << 20;
 /// The least that is fetched for the cache at once.
@@ -79,9 +81,9 @@ fn set_cache(world: &World, cache: Option<(&Path, &str)>) {
     let spec = pool["spec"]["s3"].as_object_mut().unwrap();
     spec.remove("diskCache");
     if let Some((directory, bytes)) = cache {
-        spec.insert("diskCache".to_owned(), serde_json::json!({"directory": directory, "bytes": bytes}));
+        spec.insert("diskCache".to_owned(), json!({"directory": directory, "bytes": bytes}));
     }
-    let manifest = serde_json::json!({"apiVersion": "vmds/v1", "kind": "Pool",
+    let manifest = json!({"apiVersion": "vmds/v1", "kind": "Pool",
         "metadata": {"name": "objects"}, "spec": pool["spec"]});
     let file = world.dir().join("pool.json");
     fs::write(&file, manifest.to_string()).unwrap();
@@ -120,10 +122,23 @@ fn what_was_read_once_is_read_again_without_asking_the_store() {
     world.objects().forget_requests();
     assert!(fs::read(dir.join("large")).unwrap() == large && fs::read(dir.join("small")).unwrap() == small);
     assert_eq!(gets(&world), 0);
+    // Nor does who changes it, who needs what is around that.
+    let mut changed = large.clone();
+    changed[11 * MIB] ^= 1;
+    OpenOptions::new()
+        .write(true)
+        .open(dir.join("large"))
+        .unwrap()
+        .write_all_at(&[changed[11 * MIB]], 11 << 20)
+        .unwrap();
+    assert_eq!(gets(&world), 0);
+    await_nothing_staged(&world);
     // A copy of its own has nothing to do with it.
     ok(Command::new("cp").arg(dir.join("large")).arg(dir.join("copy")));
     await_nothing_staged(&world);
-    assert!(fs::read(dir.join("copy")).unwrap() == large);
+    assert!(
+        fs::read(dir.join("large")).unwrap() == changed && fs::read(dir.join("copy")).unwrap() == changed
+    );
 
     let private = |path: &Path, mode| assert_eq!(fs::metadata(path).unwrap().mode() & 0o7777, mode);
     let cached = in_cache(&world.cache_dir(), &dir.join("large"));
@@ -252,6 +267,11 @@ fn a_revoke_takes_cached_files_from_the_grantee() {
     held.read_exact_at(&mut some, 5 * MIB as u64).unwrap();
     assert_eq!((some.as_slice(), gets(&world)), (&bytes[5 * MIB..5 * MIB + 100], 0), "one cache for all");
     assert_eq!(of_cache(), 1);
+    let log = fs::read_to_string(world.state_dir().join("audit/leases.jsonl")).unwrap();
+    let leases = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut given = leases.filter(|lease| lease["tenant"] == "bob" && lease["access"] == "cached");
+    let given = given.next().expect("it is in the log of leases");
+    assert_eq!((&given["object"]["size"], given["through"].is_object()), (&(8 * MIB).into(), true));
     world.ctl(&["share", "revoke", "alice:/dir", "bob"]);
     assert_eq!(of_cache(), 0, "the descriptor is closed");
     assert!(held.read_at(&mut some, 5 * MIB as u64).is_err() && held.read_at(&mut some, 0).is_err());
@@ -350,6 +370,62 @@ fn a_full_disk_of_the_cache_costs_time_and_no_byte() {
     assert!(fs::read(dir.join("new")).unwrap() == bytes[0]);
     world.ctl(&["check"]);
     drop(world);
+}
+
+#[test]
+fn a_directory_of_the_cache_that_is_lost_keeps_nobody_from_reading() {
+    let mut world = world();
+    let dir = world.mounted("a");
+    let bytes = stored(&world, &dir.join("file"), 8, 9 * MIB);
+    let dir = remount(&world, "a");
+    let file = File::open(dir.join("file")).unwrap();
+    let mut some = [0; 100];
+    let mut look = |file: &File, at: usize| {
+        file.read_exact_at(&mut some, at as u64).unwrap();
+        assert_eq!(some, bytes[at..at + 100]);
+    };
+    look(&file, 3 * MIB);
+    fs::remove_dir_all(world.cache_dir()).unwrap();
+    look(&file, 7 * MIB);
+    drop(file);
+    let dir = remount(&world, "a");
+    assert!(fs::read(dir.join("file")).unwrap() == bytes && by_address(&world) > 0);
+
+    // Nor at a start.
+    fs::create_dir(world.cache_dir()).unwrap();
+    world.restart_controller();
+    assert!(fs::read(dir.join("file")).unwrap() == bytes);
+    fs::write(dir.join("new"), &bytes).unwrap();
+    let why = || world.ctl(&["pool", "show", "objects"]);
+    wait_until("it is told", SOON, || why().contains("open to others (mode 0755); make it 0700"));
+    fs::set_permissions(world.cache_dir(), fs::Permissions::from_mode(0o700)).unwrap();
+    world.restart_controller();
+    assert!(fs::read(dir.join("file")).unwrap() == bytes);
+    assert!(in_cache(&world.cache_dir(), &dir.join("file")).exists());
+}
+
+#[test]
+fn objects_that_were_there_before_are_pinned_in_the_cache_too() {
+    let mut world = world();
+    let (seen, other) = (Random::new(1).bytes(5 * MIB), Random::new(2).bytes(5 * MIB));
+    let bucket = world.bucket();
+    bucket.put("data/file", seen.clone());
+    let dir = world.mounted("a");
+    world.ctl(&["import", "vmds/data", "a:/in"]);
+    let mut some = [0; 100];
+    let file = File::open(dir.join("in/file")).unwrap();
+    file.read_exact_at(&mut some, 3 * MIB as u64).unwrap();
+    assert_eq!(some, seen[3 * MIB..3 * MIB + 100]);
+    bucket.put("data/file", other);
+    assert_errno(file.read_exact_at(&mut some, 100), Errno::STALE);
+    drop(file);
+    world.crash_controller();
+    remount(&world, "a");
+    world.objects().forget_requests();
+    let file = File::open(dir.join("in/file")).unwrap();
+    file.read_exact_at(&mut some, 3 * MIB as u64).unwrap();
+    assert_eq!((some.as_slice(), gets(&world)), (&seen[3 * MIB..3 * MIB + 100], 0), "what was read before");
+    assert_errno(file.read_exact_at(&mut some, 100), Errno::STALE);
 }
 
 #[test]

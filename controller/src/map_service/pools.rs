@@ -2,16 +2,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use address_map::ids::PoolId;
 use address_map::namespace::audit;
 
+use super::disk_cache::cache_status;
 use super::{PlaneServices, internal, map_failed};
-use crate::pool::cache::{CacheSettings, DiskCache};
 use crate::pool::s3::{S3Error, S3Pool, S3Settings};
 use crate::pool::{ObjectStore, this_host};
-use crate::resource::{DiskCacheStatus, Pool, PoolSpec, PosixSpec, Resource, S3Spec};
+use crate::resource::{Pool, PoolSpec, PosixSpec, Resource, S3Spec};
 use crate::services::{
     Listener, PoolCheckEvent, PoolCheckOrder, PoolCheckSummary, PoolObserved, PoolService, ServiceError,
 };
@@ -42,7 +41,7 @@ impl PlaneServices {
         cache.into_iter().chain([pool.files.directory().to_owned()]).collect()
     }
 
-    fn refuse_overlap(&self, id: PoolId, path: &Path) -> Result<(), ServiceError> {
+    pub(super) fn refuse_overlap(&self, id: PoolId, path: &Path) -> Result<(), ServiceError> {
         let Some(other) = self.overlapping_pool(id, path) else { return Ok(()) };
         let dir = path.display();
         Err(ServiceError::Conflict(format!(
@@ -81,22 +80,22 @@ impl PlaneServices {
             Some(store) => store,
             None => self.store_at(id, settings)?,
         };
-        self.with_cache(id, name, before.as_ref(), &mut store)?;
+        let problem = match self.with_cache(id, name, before.as_ref(), &mut store) {
+            // Its files are in the bucket: who uses it must not wait for a disk.
+            Err(error) if before.is_some() => Some(error.to_string()),
+            given => given.map(|()| None)?,
+        };
         match store.s3.is_probed() {
             true => store.runtime.wait_for(store.s3.check()),
             false => store.runtime.wait_for(store.s3.probe()).map(drop),
         }
         .map_err(s3_failed)?;
         let s3 = store.s3.capabilities().map(|can| (*can).clone());
-        let disk_cache = store.cached().map(|(used, bytes_max)| DiskCacheStatus {
-            bytes_used: used.bytes,
-            bytes_max,
-            objects: used.objects,
-        });
-        let cache = store.cache.clone();
+        let disk_cache = cache_status(&store, problem);
+        let wanted = store.s3.settings().cache.clone();
         self.open_staging(id, store)?;
         if let Some(gone) = before.and_then(|store| store.cache)
-            && cache.is_none_or(|cache| cache.directory() != gone.directory())
+            && wanted.is_none_or(|wanted| wanted.directory != gone.directory())
         {
             self.end_cache(name, &gone);
         }
@@ -134,55 +133,6 @@ impl PlaneServices {
         let s3 = S3Pool::open(settings).map_err(s3_failed)?;
         self.refuse_overlap(id, s3.staging())?;
         Ok(ObjectStore { s3, runtime: self.plane.pools.runtime().map_err(internal)?, cache: None })
-    }
-
-    /// Gives a store the disk cache that its settings ask for: the one it had `before`, or one that is opened.
-    fn with_cache(
-        &self,
-        id: PoolId,
-        name: &str,
-        before: Option<&ObjectStore>,
-        store: &mut ObjectStore,
-    ) -> Result<(), ServiceError> {
-        let Some(settings) = store.s3.settings().cache.clone() else { return Ok(()) };
-        let open = before.and_then(|store| store.cache.clone());
-        store.cache = match open.filter(|cache| *cache.settings() == settings) {
-            Some(cache) => Some(cache),
-            None => Some(self.open_cache(id, name, store.s3.staging(), settings)?),
-        };
-        Ok(())
-    }
-
-    fn open_cache(
-        &self,
-        id: PoolId,
-        name: &str,
-        staging: &Path,
-        settings: CacheSettings,
-    ) -> Result<Arc<DiskCache>, ServiceError> {
-        let counts = self.plane.pools.disk_caches.of(name);
-        self.refuse_overlap(id, &settings.directory)?;
-        let cache = DiskCache::open(settings, counts).map_err(ServiceError::Invalid)?;
-        // What did not exist lies somewhere now.
-        self.refuse_overlap(id, cache.directory())?;
-        let (real, staging) = (cache.directory().canonicalize(), staging.canonicalize());
-        if let (Ok(real), Ok(staging)) = (real, staging)
-            && (real.starts_with(&staging) || staging.starts_with(&real))
-        {
-            return Err(ServiceError::Conflict(format!(
-                "the disk cache directory {} and the staging directory of the pool lie in one another; give another directory",
-                cache.directory().display()
-            )));
-        }
-        Ok(cache)
-    }
-
-    /// A cache is not used any more, and gives back what it takes.
-    fn end_cache(&self, name: &str, cache: &DiskCache) {
-        if let Err(error) = cache.clear() {
-            let (error, directory) = (&error as &dyn std::error::Error, cache.directory().display());
-            tracing::warn!(error, pool = name, %directory, "files stay in a directory that was a disk cache");
-        }
     }
 
     /// Opens the directory for what is being written, and with it the pool.

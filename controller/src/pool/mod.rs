@@ -23,7 +23,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
 use crate::metrics::DiskCaches;
 pub use backing::BackingFile;
-use cache::{CacheUse, DiskCache};
+use cache::DiskCache;
 pub(crate) use deadline::Deadline;
 pub use guarded::PosixPool;
 pub use posix::Space;
@@ -113,14 +113,13 @@ pub struct ObjectStore {
 }
 
 impl ObjectStore {
-    /// What its disk cache takes and may take, bytes, if it has one.
-    pub fn cached(&self) -> Option<(CacheUse, u64)> {
-        self.cache.as_ref().map(|cache| (cache.usage(), cache.settings().bytes))
-    }
-
     /// Whether it is the same store, with the same cache.
     fn is_as(&self, other: &Self) -> bool {
-        self.s3.settings() == other.s3.settings() && self.cache.is_some() == other.cache.is_some()
+        let same_cache = match (&self.cache, &other.cache) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        same_cache && self.s3.settings() == other.s3.settings()
     }
 
     /// For how long an address that is given out leads to its object, at most.

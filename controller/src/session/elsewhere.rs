@@ -1,14 +1,18 @@
 //! Threads for what takes as long as a network: sessions and the sweeper go on meanwhile.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use super::Session;
+
 /// Things done at the same time; more wait for their turn. Apart from the threads that move the bytes, so that those who
 /// wait for bytes never take the place of those who bring them.
 const THREADS_MAX: usize = 64;
+/// Things of one session at a time that bring bytes to be read.
+pub(super) const FILLS_MAX: usize = 8;
 /// How long a VMDS waits for what its predecessor has asked for.
 const PREDECESSOR_WAIT: Duration = Duration::from_secs(30);
 
@@ -40,6 +44,23 @@ impl Drop for Workers {
         if let Some(Some(runtime)) = self.0.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// A request of a session that is being carried out elsewhere, or waits for its turn.
+pub(super) struct UnderWay(Arc<Session>);
+
+impl UnderWay {
+    /// One more.
+    pub(super) fn begin(session: &Arc<Session>) -> Self {
+        session.elsewhere.begin();
+        Self(session.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.elsewhere.end();
     }
 }
 

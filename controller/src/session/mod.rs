@@ -110,6 +110,8 @@ pub struct Session {
     talking: Mutex<()>,
     /// Requests that are carried out elsewhere because they take long.
     elsewhere: Elsewhere,
+    /// Turns for having bytes brought to files that it reads.
+    fills: Arc<Semaphore>,
     /// Its connections to object stores that run through this process.
     relays: Relays,
     witness: Witness,
@@ -244,6 +246,7 @@ impl DataPlane {
             inbox: Mutex::default(),
             talking: Mutex::default(),
             elsewhere: Elsewhere::default(),
+            fills: Arc::new(Semaphore::new(elsewhere::FILLS_MAX)),
             relays: Relays::default(),
             witness: Witness::default(),
         });

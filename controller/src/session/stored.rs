@@ -16,6 +16,7 @@ use address_map::wire::{Answer, Call, Lease, Near, Source};
 use tokio::runtime::Handle;
 
 use super::addresses::lent;
+use super::elsewhere::UnderWay;
 use super::scope::Scope;
 use super::serve::{Asked, Outcome};
 use super::staging::{Pace, Progress, WORKING_AFTER, look_at};
@@ -69,12 +70,20 @@ impl DataPlane {
         origin: Option<Origin>,
     ) {
         let (plane, session) = (self.clone(), session.clone());
-        session.elsewhere.begin();
+        let under_way = UnderWay::begin(&session);
         let (worker, asking) = (plane.clone(), session.clone());
-        let mut work = workers.spawn_blocking(move || {
-            let outcome = worker.carry_out(&asking, node, &call, origin, Pace::Slow);
-            asking.elsewhere.end();
-            outcome
+        let mut work = Box::pin(async move {
+            // Readers that wait for a slow store are not to take all threads.
+            let turn = match &call {
+                Call::Fill { write: false, .. } => asking.fills.clone().acquire_owned().await.ok(),
+                _ => None,
+            };
+            let carried = tokio::task::spawn_blocking(move || {
+                let outcome = worker.carry_out(&asking, node, &call, origin, Pace::Slow);
+                drop((under_way, turn));
+                outcome
+            });
+            carried.await
         });
         workers.spawn(async move {
             let outcome = match tokio::time::timeout(WORKING_AFTER, &mut work).await {

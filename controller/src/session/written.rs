@@ -203,6 +203,9 @@ impl Written<'_> {
         into: &BackingFile,
     ) -> io::Result<()> {
         let StoredObject { object, etag, size } = stored;
+        if self.copy_cached(stored, &range, into) && prove(into, sums, 0, &range)? {
+            return Ok(());
+        }
         let file = Arc::new(into.as_fd().try_clone_to_owned()?);
         for _ in 0..FETCHES_MAX {
             let (wanted, file) = (range.clone(), file.clone());
@@ -213,6 +216,16 @@ impl Written<'_> {
             tracing::warn!(key = object.key, "the object store sent damaged bytes");
         }
         Err(io::Error::new(io::ErrorKind::InvalidData, "the object store sends damaged bytes"))
+    }
+
+    /// Takes bytes from the disk cache, if it has them. What it cannot give comes from the store.
+    fn copy_cached(&self, stored: &StoredObject, range: &Range<u64>, into: &BackingFile) -> bool {
+        let Some(cache) = &self.store.cache else { return false };
+        cache.copy(self.file(), stored, range, into).unwrap_or_else(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the disk cache cannot be used; bytes are fetched");
+            false
+        })
     }
 
     /// Makes the backing file under another name first: under its own it is the truth.

@@ -2,16 +2,15 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use address_map::error::MapError;
 use address_map::record::StoredObject;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::{DiskCache, Note, Slot, is_full};
+use super::{DiskCache, Fetched, FillError, Note, Proof, Slot, Source, is_full};
 use crate::lease::File;
 use crate::pool::BackingFile;
 
@@ -19,55 +18,6 @@ use crate::pool::BackingFile;
 const BRINGING_AFTER: Duration = Duration::from_secs(15);
 /// How often the least recently used goes because the file system is full before the bound is reached.
 const ROOM_TRIES: usize = 8;
-
-/// Where bytes come from, and what is known of them.
-pub trait Source {
-    /// Copies bytes of the object to the same place of a file, and proves them; answers whether anybody can.
-    ///
-    /// # Errors
-    /// See [`Fetched`].
-    fn fetch(&self, bytes: Range<u64>, into: Arc<OwnedFd>) -> Result<Proof, Fetched>;
-
-    /// Whether bytes of a file are those of the object, as far as anybody can know.
-    ///
-    /// # Errors
-    /// The object is not that of the file any more, or what is known of it cannot be read.
-    fn proves(&self, file: &BackingFile, bytes: Range<u64>) -> Result<bool, MapError>;
-
-    /// Whether somebody has leased a file: then it stays.
-    fn is_leased(&self, file: File) -> bool;
-}
-
-/// What is known of bytes that were fetched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
-    /// They are those of the object.
-    Given,
-    /// Nobody has made sums of them: they are believed.
-    None,
-}
-
-/// Why bytes were not fetched.
-#[derive(Debug)]
-pub enum Fetched {
-    /// The file cannot take them.
-    Not(io::Error),
-    /// The store does not give them.
-    Refused(MapError),
-}
-
-/// Why bytes are not there.
-#[derive(Debug)]
-pub enum FillError {
-    /// The file that was meant is not the one of this object any more.
-    Gone,
-    /// There is no room for them, or the directory cannot be used: they have to be read elsewhere.
-    NoRoom,
-    /// Somebody else is bringing them, and that takes long.
-    UnderWay,
-    /// The store does not give them.
-    Refused(MapError),
-}
 
 impl DiskCache {
     /// The chunks that a range touches, and whether that is how somebody reads who reads in order.
@@ -97,10 +47,10 @@ impl DiskCache {
         from: usize,
         ahead: usize,
     ) -> Vec<usize> {
-        let lacking = self.alone(file, |_| {
+        let lacking = self.alone(file, |loading| {
             let (_, note) = noted(self.open_noted(file, stored, false), tag).ok()?;
             let end = from.saturating_add(ahead).min(note.chunks());
-            Some((from..end).filter(|index| !note.has(*index)).collect())
+            Some((from..end).filter(|index| !note.has(*index) && !loading.contains(index)).collect())
         });
         lacking.unwrap_or_default()
     }

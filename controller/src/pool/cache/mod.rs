@@ -11,10 +11,12 @@
 //! files together take no more than the bound; what somebody has leased stays. **Assumptions**: nobody but this process writes to
 //! the directory, save for what damages it.
 
+mod copy;
 mod fill;
 mod index;
 mod note;
 mod open;
+mod source;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -32,9 +34,9 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
 
-pub use fill::{Fetched, FillError, Proof, Source};
 use index::Index;
 use note::Note;
+pub use source::{Fetched, FillError, Proof, Source};
 
 use super::{BackingFile, PosixPool};
 use crate::lease::File;
@@ -85,6 +87,8 @@ pub struct DiskCache {
     counts: DiskCacheCounts,
     /// All that is in it from before is found, and not compared with the map yet.
     to_compare: AtomicBool,
+    /// Device and inode of the directory.
+    place: (u64, u64),
 }
 
 impl DiskCache {
@@ -96,6 +100,11 @@ impl DiskCache {
     /// The directory.
     pub fn directory(&self) -> &Path {
         &self.settings.directory
+    }
+
+    /// Whether its directory is the one that it has opened, and not removed or another one by now.
+    pub fn is_in_place(&self) -> bool {
+        open::place_of(self.directory()).is_ok_and(|place| place == self.place)
     }
 
     /// What it takes.
@@ -194,11 +203,11 @@ impl DiskCache {
         self.index.lock().all()
     }
 
-    /// Does something with a file that nobody else may do meanwhile. Nothing in it may wait for the network.
-    fn alone<T>(&self, file: File, work: impl FnOnce(&Slot) -> T) -> T {
+    /// Does something with a file, of which these chunks are on their way, that nobody else may do meanwhile. Nothing in it may wait for the network.
+    fn alone<T>(&self, file: File, work: impl FnOnce(&BTreeSet<usize>) -> T) -> T {
         let slot = self.slots.entry(file).or_default().clone();
         let loading = slot.loading.lock();
-        let done = work(&slot);
+        let done = work(&loading);
         drop(loading);
         self.put_back(file);
         done

@@ -44,10 +44,12 @@ impl DiskCache {
                 "the file system of the disk cache directory {shown} keeps no 'trusted' extended attributes ({error}); give one on ext4, XFS or Btrfs"
             )
         })?;
+        let place = place_of(&settings.directory).map_err(told)?;
         counts.may_hold(settings.bytes);
         let index = Mutex::new(Index::default());
         let to_compare = AtomicBool::new(false);
-        let cache = Arc::new(Self { settings, files, index, slots: DashMap::new(), counts, to_compare });
+        let cache =
+            Arc::new(Self { settings, files, index, slots: DashMap::new(), counts, to_compare, place });
         let found = Arc::downgrade(&cache);
         thread::Builder::new().name("disk-cache".into()).spawn(move || find_all(&found)).map_err(told)?;
         Ok(cache)
@@ -92,6 +94,12 @@ fn find_all(cache: &Weak<DiskCache>) {
     if let Some(cache) = cache.upgrade() {
         cache.to_compare.store(true, Ordering::Release);
     }
+}
+
+/// Device and inode of a directory.
+pub(super) fn place_of(directory: &Path) -> io::Result<(u64, u64)> {
+    let facts = std::fs::metadata(directory)?;
+    Ok((facts.dev(), facts.ino()))
 }
 
 /// Makes a directory that is for the controller alone, or checks one that is there.

@@ -65,6 +65,9 @@ pub struct DiskCacheStatus {
     pub bytes_max: u64,
     /// Objects of which something is in it.
     pub objects: u64,
+    /// Why nothing is kept: a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// Least bound of a disk cache: a few chunks.
