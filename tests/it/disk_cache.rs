@@ -149,6 +149,17 @@ fn what_was_read_once_is_read_again_without_asking_the_store() {
     assert!(metric(&world, "hits_total") > 10 && metric(&world, "misses_total") > 0);
     assert!(metric(&world, "bytes") >= (large.len() + small.len()) as u64);
     assert_eq!((metric(&world, "bytes_max"), metric(&world, "damaged_total")), (256 << 20, 0));
+    // With less room it keeps less.
+    let objects = metric(&world, "objects");
+    set_cache(&world, Some((&world.cache_dir(), "16MiB")));
+    wait_until("all is found again", SOON, || {
+        (metric(&world, "bytes_max"), metric(&world, "objects")) == (16 << 20, objects)
+    });
+    wait_until("the bound holds", SOON, || {
+        world.ctl(&["pool", "check", "objects"]);
+        metric(&world, "bytes") <= 16 << 20
+    });
+    assert!(metric(&world, "evictions_total") > 0 && fs::read(dir.join("large")).unwrap() == changed);
     world.ctl(&["check"]);
 }
 

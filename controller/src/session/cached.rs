@@ -99,7 +99,7 @@ impl DataPlane {
                 let source = Leads::Unfilled;
                 return Ok(Some(Outcome::unchanged(Answer::Addressed { attr, source })));
             }
-            Ok(None) => cache.make(file, stored),
+            Ok(None) => cache.make(file, stored, &|file| self.leases.is_cached(file)),
             found => found,
         };
         let Some(Readable { descriptor, tag, chunk }) = found.unwrap_or_else(|error| unusable(cache, &error))
@@ -174,7 +174,8 @@ impl DataPlane {
         }
     }
 
-    /// Removes from the disk caches what the map does not lead to any more: what was replaced or removed while nobody looked.
+    /// Removes from the disk caches what the map does not lead to any more: what was replaced or removed while nobody looked;
+    /// and what is beyond the bound.
     pub(crate) fn compare_caches(&self) {
         let caches = self.pools.all().into_iter().filter_map(|pool| pool.store.as_ref()?.cache.clone());
         for cache in caches.filter(|cache| cache.is_to_be_compared()) {
@@ -198,6 +199,7 @@ impl DataPlane {
                 }
             }
         }
+        cache.keep_bound(&|file| self.leases.is_cached(file));
     }
 
     /// The object that a file is in, if it is in one.

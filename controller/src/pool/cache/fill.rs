@@ -148,7 +148,7 @@ impl DiskCache {
     ) -> Result<(), FillError> {
         let bytes = note.bytes(at.index);
         let length = bytes.end - bytes.start;
-        if !self.reserve(file, length, source) {
+        if !self.reserve(file, length, &|other| source.is_leased(other)) {
             self.counts.no_room();
             return Err(FillError::NoRoom);
         }
@@ -203,6 +203,7 @@ impl DiskCache {
 
     /// Has the file system promise room, and the least recently used go if it cannot.
     fn allocate(&self, opened: &BackingFile, bytes: &Range<u64>, source: &dyn Source) -> io::Result<()> {
+        let is_leased = |file| source.is_leased(file);
         let mut tries = 0;
         loop {
             let length = bytes.end - bytes.start;
@@ -210,39 +211,10 @@ impl DiskCache {
             match allocated.map_err(io::Error::from) {
                 // It cannot promise; writing tells.
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => return Ok(()),
-                Err(error) if is_full(&error) && tries < ROOM_TRIES && self.evict(source) => tries += 1,
+                Err(error) if is_full(&error) && tries < ROOM_TRIES && self.evict(&is_leased) => tries += 1,
                 allocated => return allocated,
             }
         }
-    }
-
-    /// Has so many bytes count as those of a file, for which the least recently used may have to go.
-    fn reserve(&self, file: File, bytes: u64, source: &dyn Source) -> bool {
-        while !self.index.lock().grow(file, bytes, self.settings.bytes) {
-            let may_go = |other| other != file && !source.is_leased(other);
-            if !self.evict_of(may_go) {
-                return false;
-            }
-        }
-        true
-    }
-
-    fn evict(&self, source: &dyn Source) -> bool {
-        self.evict_of(|file| !source.is_leased(file))
-    }
-
-    /// Removes the file that was used least recently, of those that may go; `false`: there is none.
-    fn evict_of(&self, may_go: impl Fn(File) -> bool) -> bool {
-        let Some(oldest) = self.index.lock().oldest(&may_go) else { return false };
-        let gone = self.alone(oldest, |_| match may_go(oldest) {
-            true => self.drop_file(oldest).map(|()| self.counts.evicted()),
-            // It was leased at this moment, and is among the youngest now.
-            false => Ok(()),
-        });
-        let failed = |error: &io::Error| {
-            tracing::warn!(error = error as &dyn std::error::Error, "cannot remove a file of the disk cache");
-        };
-        gone.inspect_err(failed).is_ok()
     }
 }
 

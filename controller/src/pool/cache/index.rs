@@ -46,7 +46,7 @@ impl Index {
 
     /// A file that was found; one that is known already stays as it is.
     pub(super) fn found(&mut self, file: File, bytes: u64, used: Age) {
-        if self.files.contains_key(&file) {
+        if self.has(file) {
             return;
         }
         self.files.insert(file, Entry { used, bytes, next: 0 });
@@ -62,16 +62,20 @@ impl Index {
         self.by_age.insert((entry.used, file));
     }
 
-    /// A file takes more, unless all together would take more than `most`.
+    /// Whether a file is there.
+    pub(super) fn has(&self, file: File) -> bool {
+        self.files.contains_key(&file)
+    }
+
+    /// A file takes more, unless all together would take more than `most`. One that has gone meanwhile takes nothing any
+    /// more.
     pub(super) fn grow(&mut self, file: File, bytes: u64, most: u64) -> bool {
+        let Some(entry) = self.files.get_mut(&file) else { return true };
         if self.bytes.saturating_add(bytes) > most {
             return false;
         }
-        self.found(file, 0, now());
-        if let Some(entry) = self.files.get_mut(&file) {
-            entry.bytes += bytes;
-            self.bytes += bytes;
-        }
+        entry.bytes += bytes;
+        self.bytes += bytes;
         true
     }
 
@@ -138,6 +142,9 @@ mod tests {
     #[test]
     fn nothing_grows_beyond_the_bound() {
         let mut index = Index::default();
+        assert!(index.grow(A, 60, 100) && index.bytes() == 0, "there is no such file");
+        index.found(A, 0, 1);
+        index.found(B, 0, 2);
         assert!(index.grow(A, 60, 100) && !index.grow(B, 41, 100) && index.grow(B, 40, 100));
         index.shrink(A, 10);
         assert!(index.grow(B, 10, 100) && !index.grow(B, 1, 100));

@@ -16,6 +16,7 @@ mod fill;
 mod index;
 mod note;
 mod open;
+mod room;
 mod source;
 
 use std::collections::BTreeSet;
@@ -32,7 +33,6 @@ use dashmap::DashMap;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
-use rustix::rand::GetRandomFlags;
 
 use index::Index;
 use note::Note;
@@ -54,7 +54,7 @@ pub struct CacheSettings {
 /// What a cache takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheUse {
-    /// Bytes of objects in it.
+    /// Bytes of objects in it, and what else their files take.
     pub bytes: u64,
     /// How many objects, whole or in part.
     pub objects: u64,
@@ -133,32 +133,6 @@ impl DiskCache {
     /// The directory cannot be used.
     pub fn has(&self, file: File, stored: &StoredObject) -> io::Result<bool> {
         self.alone(file, |_| Ok(self.open_noted(file, stored, false)?.is_some()))
-    }
-
-    /// Makes a file for this object, of which nothing is there yet. `None`: such an object is not cached.
-    ///
-    /// # Errors
-    /// The directory cannot be used, or is full.
-    pub fn make(&self, file: File, stored: &StoredObject) -> io::Result<Option<Readable>> {
-        let mut tag = [0; 8];
-        rustix::rand::getrandom(&mut tag, GetRandomFlags::empty())?;
-        let Some(note) = Note::new(u64::from_le_bytes(tag), stored) else { return Ok(None) };
-        let key = key_of(file);
-        self.alone(file, |_| {
-            self.drop_file(file)?;
-            let made = || {
-                let made = self.files.open_object(&key, true, true)?;
-                rustix::fs::ftruncate(&made, stored.size)?;
-                // Last: what has no note is not taken for anything.
-                note.write(&made)?;
-                self.files.open_object(&key, false, false)
-            };
-            let descriptor = made().inspect_err(|_| {
-                let _ = self.files.remove_object(&key);
-            })?;
-            self.adopt(file, &note);
-            Ok(Some(Readable { descriptor, tag: note.tag, chunk: note.chunk }))
-        })
     }
 
     /// Removes what it has of a file. Whoever reads it goes on with what is there already.
@@ -244,7 +218,7 @@ impl DiskCache {
 
     /// Notes a file that is there, if it is not known.
     fn adopt(&self, file: File, note: &Note) {
-        self.index.lock().found(file, note.held(), index::now());
+        self.index.lock().found(file, note.held() + room::OVERHEAD, index::now());
         self.tell();
     }
 

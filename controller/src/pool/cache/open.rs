@@ -14,6 +14,7 @@ use rustix::fs::XattrFlags;
 
 use super::index::Index;
 use super::note::{ATTRIBUTE, Note};
+use super::room::OVERHEAD;
 use super::{CacheSettings, DiskCache};
 use crate::metrics::DiskCacheCounts;
 use crate::pool::{PosixPool, RemoteUse, this_host};
@@ -65,7 +66,7 @@ impl DiskCache {
             let facts = rustix::fs::fstat(&opened)?;
             let nanoseconds = u64::try_from(facts.st_atime).unwrap_or(0).saturating_mul(1_000_000_000);
             let used = nanoseconds.saturating_add(facts.st_atime_nsec as u64);
-            self.index.lock().found(file, note.held(), used);
+            self.index.lock().found(file, note.held() + OVERHEAD, used);
             self.tell();
             Ok(())
         })
