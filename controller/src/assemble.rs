@@ -53,10 +53,18 @@ pub fn assemble(config: &Config) -> anyhow::Result<(Services, Arc<dyn Engine>)> 
         DataPlane::start(map, Pools::new(remote), committer, audit).context("cannot start a thread")?;
     let services = Arc::new(PlaneServices::new(plane.clone(), config.state_dir.join("staging")));
     restore(&system, &plane, &services).context("cannot read what was served before")?;
-    let forgeries = plane.forgeries.clone();
+    let (forgeries, disk_caches) = (plane.forgeries.clone(), plane.pools.disk_caches.clone());
     let agent = Agent::new(plane, config.vmds.clone(), &config.run_dir)
         .with_context(|| format!("cannot clean up in {}", config.run_dir.display()))?;
-    Ok((Services { map: services.clone(), mounts: agent, pools: services, forgeries, audit_dropped }, system))
+    let services = Services {
+        map: services.clone(),
+        mounts: agent,
+        pools: services,
+        forgeries,
+        audit_dropped,
+        disk_caches,
+    };
+    Ok((services, system))
 }
 
 /// Opens the pools and finds the tenants that were there before. Mounts of a predecessor are taken over at once, and

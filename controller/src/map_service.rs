@@ -1,5 +1,6 @@
 //! What the control plane asks of the address map: tenants, shares, locations, checks.
 
+mod disk_cache;
 mod import;
 mod pool_check;
 mod pools;

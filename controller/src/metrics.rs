@@ -9,7 +9,14 @@
 //! | `vmds_api_requests_total` | requests | by method and class of the answer's status |
 //! | `vmds_forgeries_total` | requests | of VMDSes that no honest one makes, by kind; the log says whose |
 //! | `vmds_audit_dropped_total` | entries | that the audit log of leases lacks: it could not be written, or not fast enough |
+//! | `vmds_disk_cache_bytes`, `vmds_disk_cache_bytes_max` | bytes | in the disk cache of a pool, and what it may hold; by pool |
+//! | `vmds_disk_cache_objects` | objects | of which something is in it |
+//! | `vmds_disk_cache_hits_total`, `vmds_disk_cache_misses_total` | chunks | that were asked for: there, or fetched |
+//! | `vmds_disk_cache_evictions_total`, `vmds_disk_cache_damaged_total` | objects | that went: for others, or because they were damaged |
+//! | `vmds_disk_cache_no_room_total` | chunks | that were not cached because nothing could go, or the disk takes nothing |
 //! | `vmds_store_version` | changes | of resources, ever |
+
+mod disk_cache;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -20,6 +27,7 @@ use prometheus_client::registry::Registry;
 
 use crate::audit::Dropped;
 use crate::resource::Kind;
+pub use disk_cache::{DiskCacheCounts, DiskCaches};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResourceLabels {
@@ -142,13 +150,13 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::new(Forgeries::default(), Dropped::default())
+        Self::new(Forgeries::default(), Dropped::default(), DiskCaches::default())
     }
 }
 
 impl Metrics {
     /// Metrics that show these counters among others.
-    pub fn new(forgeries: Forgeries, audit_dropped: Dropped) -> Self {
+    pub fn new(forgeries: Forgeries, audit_dropped: Dropped, disk_caches: DiskCaches) -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("vmds"),
             resources: Family::default(),
@@ -167,6 +175,7 @@ impl Metrics {
         registry.register("api_requests", "Answered API requests", metrics.requests.clone());
         registry.register("forgeries", "Requests of VMDSes that no honest one makes", forgeries.0);
         registry.register("audit_dropped", "Entries that the audit log lacks", audit_dropped.0);
+        disk_caches.register(registry);
         metrics
     }
 
@@ -204,7 +213,11 @@ mod tests {
     #[test]
     fn metrics_are_written_for_prometheus() {
         let forgeries = Forgeries::default();
-        let metrics = Metrics::new(forgeries.clone(), Dropped::default());
+        let disk_caches = DiskCaches::default();
+        let metrics = Metrics::new(forgeries.clone(), Dropped::default(), disk_caches.clone());
+        disk_caches.of("big").holds(7, 1);
+        disk_caches.of("gone").hit();
+        disk_caches.forget("gone");
         forgeries.count(Forgery::Slot);
         metrics.set_kind(Kind::Tenant, 2, 1, 3);
         metrics.set_mounts(1, 0);
@@ -220,9 +233,12 @@ mod tests {
             "vmds_reconciled_total{kind=\"Pool\",outcome=\"Failed\"} 1",
             "vmds_forgeries_total{kind=\"Slot\"} 1",
             "vmds_audit_dropped_total 0",
+            "vmds_disk_cache_bytes{pool=\"big\"} 7",
+            "vmds_disk_cache_hits_total{pool=\"big\"} 0",
             "vmds_api_requests_total{method=\"other\",status=\"4xx\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in:\n{text}");
         }
+        assert!(!text.contains("gone"), "{text}");
     }
 }

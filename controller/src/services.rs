@@ -15,8 +15,8 @@ use address_map::record::{LeaseLimit, Quota, Rights, Usage};
 use thiserror::Error;
 
 use crate::audit::Dropped;
-use crate::metrics::Forgeries;
-use crate::resource::{MountFlags, PoolSpec, S3Capabilities};
+use crate::metrics::{DiskCaches, Forgeries};
+use crate::resource::{DiskCacheStatus, MountFlags, PoolSpec, S3Capabilities};
 
 /// Why a service did not do what it was asked.
 #[derive(Debug, Error)]
@@ -54,6 +54,8 @@ pub struct Services {
     pub forgeries: Forgeries,
     /// Entries that the audit log lacks.
     pub audit_dropped: Dropped,
+    /// What the disk caches of pools count.
+    pub disk_caches: DiskCaches,
 }
 
 /// What the address map keeps about a tenant as a whole.
@@ -339,6 +341,8 @@ pub struct PoolObserved {
     pub bytes_free: Option<u64>,
     /// What its endpoint can, where it has one.
     pub s3: Option<S3Capabilities>,
+    /// What its disk cache holds, where it has one.
+    pub disk_cache: Option<DiskCacheStatus>,
 }
 
 /// A comparison of a pool with the map that is to be made.

@@ -124,6 +124,7 @@ impl Rounds {
             }
         }
         plane.bring_what_is_left();
+        plane.compare_caches();
     }
 }
 

@@ -24,12 +24,14 @@ pub(crate) fn binaries() -> Binaries {
     }
 }
 
-/// A world of its own for a test. With `VMDS_TEST_POOL=objects` in the environment its tenants live in an object store.
+/// A world of its own for a test. With `VMDS_TEST_POOL=objects` in the environment its tenants live in an object store,
+/// with `cached` in one that has a disk cache.
 #[track_caller]
 pub(crate) fn world() -> World {
     match std::env::var("VMDS_TEST_POOL").as_deref() {
         Ok("objects") => World::start_on_objects(binaries()),
-        Ok(other) => panic!("VMDS_TEST_POOL is 'objects' or not there, not '{other}'"),
+        Ok("cached") => World::start_on_cached_objects(binaries(), "64MiB"),
+        Ok(other) => panic!("VMDS_TEST_POOL is 'objects', 'cached' or not there, not '{other}'"),
         Err(_) => World::start(binaries()),
     }
 }

@@ -9,6 +9,7 @@ mod conformance;
 mod crash_both;
 mod crash_controller;
 mod crash_vmds;
+mod disk_cache;
 mod documents;
 mod durability;
 mod files;

@@ -36,7 +36,7 @@ fn plane(bench: &Bench, state: &Path) -> (Arc<DataPlane>, Tree) {
     runtime.wait_for(s3.probe()).unwrap();
     let pools = Pools::new(RemoteUse::default());
     let staging = s3.staging().to_owned();
-    pools.ensure(POOL, staging, "here".to_owned(), Some(ObjectStore { s3, runtime })).unwrap();
+    pools.ensure(POOL, staging, "here".to_owned(), Some(ObjectStore { s3, runtime, cache: None })).unwrap();
     (DataPlane::start(map, pools, Committer::new(engine), Audit::none()).unwrap(), tree)
 }
 

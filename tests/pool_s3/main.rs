@@ -64,6 +64,7 @@ impl Bench {
             staging: None,
             ca_file: self.trusted.clone(),
             lease_seconds: None,
+            disk_cache: None,
         }
     }
 

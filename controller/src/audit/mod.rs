@@ -34,6 +34,8 @@ pub enum Access {
     Read,
     /// A descriptor that writes.
     Write,
+    /// A descriptor that reads one version of one object in the disk cache.
+    Cached,
 }
 
 /// The share it was given through.

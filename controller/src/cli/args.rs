@@ -286,6 +286,12 @@ pub(super) struct PoolArguments {
     /// For how long an address leads to an object, in seconds [default: 60].
     #[arg(long, value_name = "N", requires = "s3")]
     pub lease_seconds: Option<u32>,
+    /// A directory on a local disk where what was read is kept [default: nothing is kept].
+    #[arg(long, value_name = "DIR", requires = "s3", requires = "disk_cache_bytes")]
+    pub disk_cache: Option<PathBuf>,
+    /// What the objects kept there may take together, like 100GiB; what was used least recently goes.
+    #[arg(long, value_name = "SIZE", requires = "disk_cache")]
+    pub disk_cache_bytes: Option<ByteSize>,
 }
 
 /// Objects to be imported.
@@ -460,6 +466,9 @@ mod tests {
             "pool add p --posix /p --region r",
             "pool add p --s3 data",
             "pool add p --s3 data --credentials AKIA:secret",
+            "pool add p --s3 data --credentials env --disk-cache /c",
+            "pool add p --s3 data --credentials env --disk-cache-bytes 1GiB",
+            "pool add p --posix /p --disk-cache /c --disk-cache-bytes 1GiB",
             "pool add p --s3 /data --credentials env",
             "pool check",
             "pool check p --grace soon",

@@ -8,9 +8,7 @@ use serde::Serialize;
 use super::CliError;
 use super::args::Format;
 use crate::api::{LocatedView, StatusReport};
-use crate::resource::{
-    CredentialsSpec, Kind, Object, Pool, S3Capabilities, S3Spec, Tenant, Truth, human_bytes,
-};
+use crate::resource::{CredentialsSpec, Kind, Object, Pool, PoolStatus, S3Spec, Tenant, Truth, human_bytes};
 
 /// Writes to standard output. A reader that has seen enough is no error.
 pub(super) fn emit(text: &str) -> Result<(), CliError> {
@@ -123,7 +121,7 @@ pub(super) fn describe(object: &Object) -> String {
     if let Ok(pool) = object.typed::<Pool>()
         && let Some(s3) = pool.spec.s3()
     {
-        lines.extend(bucket(s3, pool.status.s3.as_ref()));
+        lines.extend(bucket(s3, &pool.status));
     }
     lines.push(("created".to_owned(), object.metadata.created.to_string()));
     for condition in object.common().conditions {
@@ -136,7 +134,7 @@ pub(super) fn describe(object: &Object) -> String {
 }
 
 /// All about a bucket that is a pool. There is nothing secret to show: credentials are only named.
-fn bucket(spec: &S3Spec, found: Option<&S3Capabilities>) -> Vec<(String, String)> {
+fn bucket(spec: &S3Spec, status: &PoolStatus) -> Vec<(String, String)> {
     let credentials = match &spec.credentials {
         CredentialsSpec::Env => "the controller's environment".to_owned(),
         CredentialsSpec::Imds => "the role of the machine".to_owned(),
@@ -152,7 +150,12 @@ fn bucket(spec: &S3Spec, found: Option<&S3Capabilities>) -> Vec<(String, String)
         ("credentials", credentials),
         ("staging", staging.unwrap_or_else(|| "below the controller's state".to_owned())),
     ];
-    if let Some(can) = found {
+    if let Some(cache) = &spec.disk_cache {
+        lines.push(("disk cache", cache.directory.display().to_string()));
+        let used = status.disk_cache.as_ref().map_or(0, |held| held.bytes_used);
+        lines.push(("cached", format!("{} of {}", human_bytes(used), cache.bytes)));
+    }
+    if let Some(can) = &status.s3 {
         let word = |holds| if holds { "yes" } else { "no" }.to_owned();
         lines.extend([
             ("conditional writes", word(can.conditional_put)),
@@ -276,8 +279,10 @@ mod tests {
             "metadata": {"name": "big", "uid": 1, "resourceVersion": 4, "generation": 1, "createdBy": 0,
                 "created": "2031-05-07T12:00:00Z"},
             "spec": {"s3": {"bucket": "data", "prefix": "vmds", "endpoint": "http://store:9000",
-                "credentials": {"file": "/etc/vmds/keys"}}},
-            "status": {"poolId": 2, "conditions": [], "s3": {"conditionalPut": true, "conditionalGet": false,
+                "credentials": {"file": "/etc/vmds/keys"},
+                "diskCache": {"directory": "/var/cache/vmds", "bytes": "100GiB"}}},
+            "status": {"poolId": 2, "conditions": [],
+                "diskCache": {"bytesUsed": 3 << 29, "bytesMax": 100_u64 << 30, "objects": 7}, "s3": {"conditionalPut": true, "conditionalGet": false,
                 "etags": "quoted", "multipartCopy": true, "checksums": true, "versioning": "off",
                 "clockSkewSeconds": -1, "notes": ["it ignores If-Match"]}}
         }))
@@ -293,6 +298,8 @@ mod tests {
              region              -\n\
              credentials         /etc/vmds/keys, profile default\n\
              staging             below the controller's state\n\
+             disk cache          /var/cache/vmds\n\
+             cached              1.5GiB of 100GiB\n\
              conditional writes  yes\n\
              conditional reads   no\n\
              checks checksums    yes\n\

@@ -11,7 +11,7 @@ use super::client::resource_path;
 use super::long::{self, Told};
 use super::{CliError, Run, output, resources, wait};
 use crate::api::{PoolCheckView, PoolProblemView};
-use crate::resource::{Kind, Manifest, Pool, S3Spec, to_value};
+use crate::resource::{DiskCacheSpec, Kind, Manifest, Pool, S3Spec, to_value};
 
 pub(super) async fn execute(run: &Run, command: PoolCommand) -> Result<ExitCode, CliError> {
     match command {
@@ -87,6 +87,8 @@ fn wanted(arguments: PoolArguments) -> Result<(Value, String), CliError> {
         staging,
         ca_file,
         lease_seconds,
+        disk_cache,
+        disk_cache_bytes,
         ..
     } = arguments;
     if let Some(posix) = posix {
@@ -111,6 +113,10 @@ fn wanted(arguments: PoolArguments) -> Result<(Value, String), CliError> {
         staging: full_path(staging)?.map(Into::into),
         ca_file: full_path(ca_file)?.map(Into::into),
         lease_seconds,
+        disk_cache: match (full_path(disk_cache)?, disk_cache_bytes) {
+            (Some(directory), Some(bytes)) => Some(DiskCacheSpec { directory: directory.into(), bytes }),
+            _ => None,
+        },
     };
     Ok((json!({"s3": to_value(&spec)}), spec.url()))
 }

@@ -37,7 +37,11 @@ impl ControlPlane {
     /// Starts everything on an open store and socket.
     pub fn start(store: Arc<Store>, services: Services, shards: u16, listener: UnixListener) -> Self {
         let (cache, queues) = (Arc::<Cache>::default(), Arc::<Queues>::default());
-        let metrics = Arc::new(Metrics::new(services.forgeries.clone(), services.audit_dropped.clone()));
+        let metrics = Arc::new(Metrics::new(
+            services.forgeries.clone(),
+            services.audit_dropped.clone(),
+            services.disk_caches.clone(),
+        ));
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let context =
             Arc::new(Context { store: Arc::clone(&store), services: services.clone(), shards, hostname });

@@ -29,6 +29,22 @@ pub struct Hold {
     /// Handles may be left of which the VMDS knows nothing, because its predecessor opened them: the hold lasts until
     /// the kernel has forgotten the file, and so does `write` where they may write without asking.
     pub inherited: bool,
+    /// Where it reads what nobody writes.
+    pub reads: Reads,
+}
+
+/// Where a holder reads a file of an object store that nobody writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// It has been told of no place, or that is not known.
+    #[default]
+    Unknown,
+    /// In the disk cache: what that has stays.
+    Cache,
+    /// In the disk cache or in the store: what it holds is older than this process.
+    Resumed,
+    /// In the store, with addresses of this version, until it lets go of the file.
+    Address(u64),
 }
 
 /// What is known of one file.
@@ -94,6 +110,27 @@ impl LeaseTable {
         if let Some(hold) = self.holds.lock().hold(file, holder) {
             hold.backing = Some(backing);
         }
+    }
+
+    /// Notes where a holder of a file reads.
+    pub fn set_reads(&self, file: File, holder: Holder, reads: Reads) {
+        if let Some(hold) = self.holds.lock().hold(file, holder) {
+            hold.reads = reads;
+        }
+    }
+
+    /// Where a holder of a file reads.
+    pub fn reads(&self, file: File, holder: Holder) -> Reads {
+        self.holds.lock().hold(file, holder).map(|hold| hold.reads).unwrap_or_default()
+    }
+
+    /// Whether anybody reads a file in the disk cache.
+    pub fn is_cached(&self, file: File) -> bool {
+        let holds = self.holds.lock();
+        let of_file = holds.by_file.get(&file);
+        of_file.is_some_and(|of_file| {
+            of_file.holders.values().any(|hold| matches!(hold.reads, Reads::Cache | Reads::Resumed))
+        })
     }
 
     /// Notes that a holder knows of no writer any more. `all_ask`: whoever has the file open beside those that it knows of
@@ -183,6 +220,22 @@ mod tests {
         table.release(reader);
         assert!(!table.is_held(FILE));
         assert!(table.release(reader).is_none());
+    }
+
+    #[test]
+    fn what_is_read_in_the_disk_cache_is_until_it_is_released() {
+        let table = LeaseTable::default();
+        let (one, other) = ((SessionId(1), NodeId(9)), (SessionId(2), NodeId(9)));
+        table.set_reads(FILE, one, Reads::Cache);
+        assert!(!table.is_cached(FILE), "who does not hold it does not read it");
+        table.hold(FILE, one, false);
+        table.hold(FILE, other, false);
+        table.set_reads(FILE, one, Reads::Cache);
+        table.set_reads(FILE, other, Reads::Address(7));
+        assert!(table.is_cached(FILE));
+        table.release(one);
+        assert!(!table.is_cached(FILE));
+        assert_eq!((table.reads(FILE, one), table.reads(FILE, other)), (Reads::Unknown, Reads::Address(7)));
     }
 
     #[test]

@@ -76,6 +76,9 @@ impl PlaneServices {
                     .to_owned(),
             ));
         };
+        if let Some(cache) = &store.cache {
+            self.plane.compare_cache(cache);
+        }
         let reported = Instant::now();
         let mut check =
             Check { plane: &self.plane, store, order, tell, so_far: PoolCheckSummary::default(), reported };

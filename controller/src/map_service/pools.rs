@@ -1,11 +1,12 @@
 //! What the control plane asks of pools: opened, looked at, closed.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use address_map::ids::PoolId;
 use address_map::namespace::audit;
 
+use super::disk_cache::cache_status;
 use super::{PlaneServices, internal, map_failed};
 use crate::pool::s3::{S3Error, S3Pool, S3Settings};
 use crate::pool::{ObjectStore, this_host};
@@ -21,9 +22,9 @@ impl PlaneServices {
         let wanted = path.canonicalize().ok()?;
         let others = self.pool_names.iter().filter(|entry| *entry.key() != id);
         others
-            .filter_map(|entry| {
-                let pool = self.plane.pools.open(*entry.key())?;
-                Some((pool.files.directory().to_owned(), entry.value().clone()))
+            .flat_map(|entry| {
+                let directories = self.directories(*entry.key()).into_iter();
+                directories.map(move |directory| (directory, entry.value().clone()))
             })
             .find(|(directory, _)| {
                 let there = directory.canonicalize().unwrap_or_else(|_| directory.clone());
@@ -32,7 +33,15 @@ impl PlaneServices {
             .map(|(_, name)| name)
     }
 
-    fn refuse_overlap(&self, id: PoolId, path: &Path) -> Result<(), ServiceError> {
+    /// The directories of a pool: that of its files, and that of its disk cache.
+    fn directories(&self, id: PoolId) -> Vec<PathBuf> {
+        let Some(pool) = self.plane.pools.open(id) else { return Vec::new() };
+        let cache = pool.store.as_ref().and_then(|store| store.cache.as_ref());
+        let cache = cache.map(|cache| cache.directory().to_owned());
+        cache.into_iter().chain([pool.files.directory().to_owned()]).collect()
+    }
+
+    pub(super) fn refuse_overlap(&self, id: PoolId, path: &Path) -> Result<(), ServiceError> {
         let Some(other) = self.overlapping_pool(id, path) else { return Ok(()) };
         let dir = path.display();
         Err(ServiceError::Conflict(format!(
@@ -54,17 +63,27 @@ impl PlaneServices {
             }
         })?;
         let space = pool.space().map_err(internal)?;
-        Ok(PoolObserved { bytes_total: Some(space.total), bytes_free: Some(space.free), s3: None })
+        Ok(PoolObserved {
+            bytes_total: Some(space.total),
+            bytes_free: Some(space.free),
+            ..PoolObserved::default()
+        })
     }
 
     /// Opens and probes a bucket; one that is open as it is wanted is only asked whether it still answers.
     fn ensure_s3(&self, id: PoolId, name: &str, spec: &S3Spec) -> Result<PoolObserved, ServiceError> {
         let settings = self.s3_settings(name, spec)?;
         self.refuse_same_objects(id, &settings)?;
-        let open = self.store(id).filter(|store| *store.s3.settings() == settings);
-        let store = match open {
+        let before = self.store(id);
+        let open = before.clone().filter(|store| *store.s3.settings() == settings);
+        let mut store = match open {
             Some(store) => store,
             None => self.store_at(id, settings)?,
+        };
+        let problem = match self.with_cache(id, name, before.as_ref(), &mut store) {
+            // Its files are in the bucket: who uses it must not wait for a disk.
+            Err(error) if before.is_some() => Some(error.to_string()),
+            given => given.map(|()| None)?,
         };
         match store.s3.is_probed() {
             true => store.runtime.wait_for(store.s3.check()),
@@ -72,8 +91,15 @@ impl PlaneServices {
         }
         .map_err(s3_failed)?;
         let s3 = store.s3.capabilities().map(|can| (*can).clone());
+        let disk_cache = cache_status(&store, problem);
+        let wanted = store.s3.settings().cache.clone();
         self.open_staging(id, store)?;
-        Ok(PoolObserved { s3, ..PoolObserved::default() })
+        if let Some(gone) = before.and_then(|store| store.cache)
+            && wanted.is_none_or(|wanted| wanted.directory != gone.directory())
+        {
+            self.end_cache(name, &gone);
+        }
+        Ok(PoolObserved { s3, disk_cache, ..PoolObserved::default() })
     }
 
     /// Opens a pool as it was before this controller was started. A bucket is not asked for anything: whoever uses it
@@ -87,8 +113,12 @@ impl PlaneServices {
         };
         let settings = self.s3_settings(name, spec)?;
         self.refuse_same_objects(id, &settings)?;
-        let store = self.store_at(id, settings)?;
+        let mut store = self.store_at(id, settings)?;
         store.s3.assume(known.clone());
+        if let Err(error) = self.with_cache(id, name, None, &mut store) {
+            // Its files are in the bucket; the reconciler says what is the matter.
+            tracing::warn!(pool = name, %error, "a pool is used without its disk cache");
+        }
         self.open_staging(id, store)?;
         self.pool_names.insert(id, name.to_owned());
         Ok(())
@@ -102,7 +132,7 @@ impl PlaneServices {
     fn store_at(&self, id: PoolId, settings: S3Settings) -> Result<ObjectStore, ServiceError> {
         let s3 = S3Pool::open(settings).map_err(s3_failed)?;
         self.refuse_overlap(id, s3.staging())?;
-        Ok(ObjectStore { s3, runtime: self.plane.pools.runtime().map_err(internal)? })
+        Ok(ObjectStore { s3, runtime: self.plane.pools.runtime().map_err(internal)?, cache: None })
     }
 
     /// Opens the directory for what is being written, and with it the pool.
@@ -153,8 +183,13 @@ impl PoolService for PlaneServices {
                 )));
             }
         }
+        let cache = self.store(id).and_then(|store| store.cache);
         self.plane.pools.remove(id);
-        self.pool_names.remove(&id);
+        let name = self.pool_names.remove(&id).map(|(_, name)| name).unwrap_or_default();
+        if let Some(cache) = cache {
+            self.end_cache(&name, &cache);
+        }
+        self.plane.pools.disk_caches.forget(&name);
         Ok(())
     }
 

@@ -49,6 +49,11 @@ impl PosixPool {
         &self.host
     }
 
+    /// Whether it is on a file system of this machine alone.
+    pub(super) fn is_local(&self) -> bool {
+        self.local
+    }
+
     /// Whether the kernel may move bytes between applications and the files of this pool.
     pub fn passes_through(&self) -> bool {
         self.passthrough

@@ -1,6 +1,7 @@
 //! Pools: the storage the map points into. Only this module touches tenants' bytes by path.
 
 mod backing;
+pub mod cache;
 mod deadline;
 mod guarded;
 mod posix;
@@ -20,7 +21,9 @@ use dashmap::DashMap;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
+use crate::metrics::DiskCaches;
 pub use backing::BackingFile;
+use cache::DiskCache;
 pub(crate) use deadline::Deadline;
 pub use guarded::PosixPool;
 pub use posix::Space;
@@ -54,6 +57,9 @@ impl Pool {
     /// Deletes everything below a key, which is that of a directory, however long it takes; it need not exist.
     pub fn remove_tree(&self, key: &str) -> io::Result<()> {
         let Some(store) = &self.store else { return self.files.remove_tree(key) };
+        if let (Some(cache), Some(tenant)) = (&store.cache, object::parse_tenant_prefix(key)) {
+            cache.remove_tenant(tenant)?;
+        }
         let below = format!("{key}/");
         let mut after = below.clone();
         loop {
@@ -102,9 +108,20 @@ pub struct ObjectStore {
     pub s3: S3Pool,
     /// The threads that speak with it.
     pub runtime: S3Runtime,
+    /// What was read from it, on a disk of this machine; `None`: nothing is kept.
+    pub cache: Option<Arc<DiskCache>>,
 }
 
 impl ObjectStore {
+    /// Whether it is the same store, with the same cache.
+    fn is_as(&self, other: &Self) -> bool {
+        let same_cache = match (&self.cache, &other.cache) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        same_cache && self.s3.settings() == other.s3.settings()
+    }
+
     /// For how long an address that is given out leads to its object, at most.
     pub fn lease(&self) -> Duration {
         self.s3.settings().lease
@@ -127,6 +144,8 @@ pub struct Pools {
     remote: RemoteUse,
     /// The threads that speak with object stores; started with the first.
     runtime: Mutex<Option<S3Runtime>>,
+    /// What their disk caches count.
+    pub disk_caches: DiskCaches,
 }
 
 /// How pools are used that are not on a local file system.
@@ -164,6 +183,7 @@ impl Pools {
             one_more: Condvar::new(),
             remote,
             runtime: Mutex::default(),
+            disk_caches: DiskCaches::default(),
         }
     }
 
@@ -209,8 +229,10 @@ impl Pools {
         if let Some(pool) = self.pools.get(&id)
             && pool.files.directory() == directory
             && pool.files.host() == host
-            && pool.store.as_ref().map(|store| store.s3.settings())
-                == store.as_ref().map(|store| store.s3.settings())
+            && match (&pool.store, &store) {
+                (Some(open), Some(wanted)) => open.is_as(wanted),
+                (open, wanted) => open.is_none() && wanted.is_none(),
+            }
         {
             return Ok(pool.clone());
         }

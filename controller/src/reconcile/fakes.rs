@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::audit::Dropped;
-use crate::metrics::Forgeries;
+use crate::metrics::{DiskCaches, Forgeries};
 use crate::resource::{
     Kind, Manifest, Object, Pool, PoolSpec, Resource, ResourceType, S3Capabilities, Tenant, Truth,
 };
@@ -203,7 +203,7 @@ impl PoolService for FakePools {
             PoolSpec::Posix(posix) => {
                 let host = posix.host.as_deref().unwrap_or("nowhere");
                 self.0.lock().push(format!("pool {id} on {host}"));
-                Ok(PoolObserved { bytes_total: Some(1000), bytes_free: Some(400), s3: None })
+                Ok(PoolObserved { bytes_total: Some(1000), bytes_free: Some(400), ..PoolObserved::default() })
             }
             PoolSpec::S3(s3) => {
                 self.0.lock().push(format!("pool {id} in {}", s3.url()));
@@ -266,6 +266,7 @@ impl Fixture {
             pools: Arc::new(FakePools(Arc::clone(&self.calls))),
             forgeries: Forgeries::default(),
             audit_dropped: Dropped::default(),
+            disk_caches: DiskCaches::default(),
         }
     }
 

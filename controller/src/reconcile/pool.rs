@@ -110,7 +110,7 @@ impl Reconciler for PoolReconciler {
                     let message = in_use(&seen);
                     let status = &mut work.resource.status;
                     (status.bytes_total, status.bytes_free) = (seen.bytes_total, seen.bytes_free);
-                    status.s3 = seen.s3;
+                    (status.s3, status.disk_cache) = (seen.s3, seen.disk_cache);
                     work.state("Ready", Truth::True, "Open", message);
                     work.save()?;
                 }
@@ -134,7 +134,11 @@ impl Reconciler for PoolReconciler {
 /// What is said about a pool that is in use: also what its endpoint is not to be trusted with.
 fn in_use(seen: &PoolObserved) -> String {
     let notes = seen.s3.iter().flat_map(|can| &can.notes);
-    std::iter::once("the pool is in use").chain(notes.map(String::as_str)).collect::<Vec<_>>().join("; ")
+    let problem = seen.disk_cache.as_ref().and_then(|cache| cache.problem.as_deref());
+    let problem = problem.map(|problem| format!("nothing is kept on a disk: {problem}"));
+    let told =
+        std::iter::once("the pool is in use").chain(notes.map(String::as_str)).chain(problem.as_deref());
+    told.collect::<Vec<_>>().join("; ")
 }
 
 /// Why a directory cannot be a pool: a sentence; `None`: it can.

@@ -23,7 +23,8 @@ pub use meta::{Manifest, ManifestMeta, Metadata};
 pub use mount::{Mount, MountSpec, MountStatus, mount_name};
 pub use object::{ApiVersion, DecodeError, Object, Resource};
 pub use pool::{
-    CredentialsSpec, EtagForm, Pool, PoolSpec, PoolStatus, PosixSpec, S3Capabilities, S3Spec, Versioning,
+    CredentialsSpec, DiskCacheSpec, DiskCacheStatus, EtagForm, Pool, PoolSpec, PoolStatus, PosixSpec,
+    S3Capabilities, S3Spec, Versioning,
 };
 pub use quantity::{ByteSize, human_bytes};
 pub use share::{

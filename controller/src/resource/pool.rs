@@ -10,7 +10,7 @@ use super::kind::{NAME_MAX, check_plain_name};
 use super::{Common, Kind, Problem, Reference, Resource, ResourceType, human_bytes};
 
 pub(super) use s3::check_lease_seconds;
-pub use s3::{CredentialsSpec, EtagForm, S3Capabilities, S3Spec, Versioning};
+pub use s3::{CredentialsSpec, DiskCacheSpec, DiskCacheStatus, EtagForm, S3Capabilities, S3Spec, Versioning};
 
 /// The kind.
 #[derive(Debug)]
@@ -72,6 +72,9 @@ pub struct PoolStatus {
     /// What was found out about its endpoint, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3: Option<S3Capabilities>,
+    /// What its disk cache holds, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_cache: Option<DiskCacheStatus>,
     /// Observed generation and conditions: `Ready`.
     #[serde(flatten)]
     pub common: Common,
@@ -131,7 +134,14 @@ impl ResourceType for Pool {
 
     fn born(number: u64) -> Option<PoolStatus> {
         let pool_id = u32::try_from(number).ok()?;
-        Some(PoolStatus { pool_id, bytes_total: None, bytes_free: None, s3: None, common: Common::default() })
+        Some(PoolStatus {
+            pool_id,
+            bytes_total: None,
+            bytes_free: None,
+            s3: None,
+            disk_cache: None,
+            common: Common::default(),
+        })
     }
 
     fn restarted(status: &mut PoolStatus) {
@@ -231,6 +241,10 @@ mod tests {
         let mut other_keys = bucket();
         other_keys["s3"]["credentials"] = json!({"env": {}});
         assert!(admit("p", &other_keys, Some(&bucket())).is_ok());
+        let mut cached = bucket();
+        cached["s3"]["diskCache"] = json!({"directory": "/var/cache/vmds", "bytes": 1 << 30});
+        assert!(admit("p", &cached, Some(&bucket())).is_ok(), "a cache may come");
+        assert!(admit("p", &bucket(), Some(&cached)).is_ok(), "and go");
     }
 
     #[test]
@@ -253,6 +267,17 @@ mod tests {
                 let error = admit("p", &spec, None).unwrap_err();
                 assert_eq!(error.0[0].field, format!("spec.s3.{field}"), "{value}");
             }
+        }
+        for (field, bad) in [
+            ("directory", json!({"directory": "/var/stage", "bytes": "1GiB"})),
+            ("directory", json!({"directory": "/var/stage/cache", "bytes": "1GiB"})),
+            ("directory", json!({"directory": "cache", "bytes": "1GiB"})),
+            ("bytes", json!({"directory": "/var/cache/vmds", "bytes": 1000})),
+        ] {
+            let mut spec = bucket();
+            spec["s3"]["diskCache"] = bad.clone();
+            let error = admit("p", &spec, None).unwrap_err();
+            assert_eq!(error.0[0].field, format!("spec.s3.diskCache.{field}"), "{bad}");
         }
         let mut nowhere = bucket();
         nowhere["s3"].as_object_mut().unwrap().remove("endpoint");

@@ -10,10 +10,11 @@ use address_map::namespace::contents;
 use address_map::record::StoredObject;
 use address_map::wire::Address;
 
+use super::cached::by_address;
 use super::scope::Scope;
 use super::written::Written;
 use super::{DataPlane, Session, io_refusal};
-use crate::audit::{self, Access, Lent, Through};
+use crate::audit::{Access, Lent, Through};
 
 /// What an endpoint can tell apart.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -28,6 +29,8 @@ impl DataPlane {
         stored: &StoredObject,
     ) -> Result<Address> {
         let StoredObject { object, etag, size } = stored;
+        let holder = (session.id, scope.node(scope.ino));
+        self.leases.set_reads(written.file(), holder, by_address(stored));
         let valid = lease_time(scope, written.store.lease(), self.map.clock().timestamp());
         let signed =
             written.store.wait(async |s3| s3.sign_get_matching(&object.key, etag, None, valid).await);
@@ -37,11 +40,8 @@ impl DataPlane {
             self.grants.lends(*share, signed.expires);
             self.scope(session, scope.node(scope.ino))?;
         }
-        let key = written.store.s3.settings().full_key(&object.key);
-        let bucket = written.store.s3.settings().bucket.clone();
-        let of = audit::Object { bucket, key, etag: etag.clone(), size: *size };
         self.audit.note(Lent {
-            object: Some(of),
+            object: Some(written.audited(stored)),
             until: Some(signed.expires.into()),
             ..lent(session, scope, object.pool, Access::Address)
         });

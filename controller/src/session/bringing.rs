@@ -88,6 +88,7 @@ impl DataPlane {
             }
             let put = written.tree.write(|txn| contents::put(txn, written.ino, &facts, contents, true));
             put?;
+            written.replaced();
             progress.settled = Some(stamp);
             if still_open {
                 // Whoever goes on writing brings the rest; whoever has closed has brought what it wrote.

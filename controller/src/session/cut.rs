@@ -15,6 +15,7 @@ use address_map::namespace::lookup;
 use address_map::namespace::replay::Origin;
 use address_map::wire::{Call, FrameSocket};
 
+use super::elsewhere::in_turn;
 use super::serve::{Asked, Outcome};
 use super::staging::Pace;
 use super::{DataPlane, Session, backing_file, io_refusal};
@@ -63,7 +64,7 @@ impl DataPlane {
                 None => plane.reply(&asking, asked, Err(Refusal::Io.into())),
             }
         };
-        session.cuts.line_up(workers, Box::new(work));
+        in_turn(workers, &session.cuts, work);
         None
     }
 

@@ -1,18 +1,21 @@
 //! Threads for what takes as long as a network: sessions and the sweeper go on meanwhile.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Session;
 
 /// Things done at the same time; more wait for their turn. Apart from the threads that move the bytes, so that those who
 /// wait for bytes never take the place of those who bring them.
 const THREADS_MAX: usize = 64;
-/// Of one kind of work, this much is done at the same time for a session; more waits for its turn, so that no tenant
-/// takes all threads.
-const LANE_MAX: usize = 4;
+/// Things of one session at a time that bring bytes to be read.
+pub(super) const FILLS_MAX: usize = 8;
+/// Files of one session that are synced at the same time; and as many that are cut.
+pub(super) const TURNS_MAX: usize = 4;
 /// How long a VMDS waits for what its predecessor has asked for.
 const PREDECESSOR_WAIT: Duration = Duration::from_secs(30);
 
@@ -44,6 +47,23 @@ impl Drop for Workers {
         if let Some(Some(runtime)) = self.0.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// A request of a session that is being carried out elsewhere, or waits for its turn.
+pub(super) struct UnderWay(Arc<Session>);
+
+impl UnderWay {
+    /// One more.
+    pub(super) fn begin(session: &Arc<Session>) -> Self {
+        session.elsewhere.begin();
+        Self(session.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.elsewhere.end();
     }
 }
 
@@ -79,42 +99,23 @@ impl Elsewhere {
     }
 }
 
-/// A piece of work.
-type Work = Box<dyn FnOnce() + Send>;
-
-/// Work of one kind for one session, of which a part is done at a time and the rest waits. What waits belongs to requests
-/// without a reply, of which there is a bounded number.
-#[derive(Clone, Default)]
-pub(super) struct Lane(Arc<Mutex<Line>>);
-
-#[derive(Default)]
-struct Line {
-    running: usize,
-    waiting: VecDeque<Work>,
+/// Has `work` done on one of the threads when it is its turn. What waits belongs to requests without a reply, of which there
+/// is a bounded number.
+pub(super) fn in_turn(workers: &Handle, turns: &Arc<Semaphore>, work: impl FnOnce() + Send + 'static) {
+    let turns = turns.clone();
+    match turns.clone().try_acquire_owned() {
+        Ok(turn) => drop(workers.spawn_blocking(move || with(turn, work))),
+        Err(_) => drop(workers.spawn(async move {
+            // It is never closed.
+            let Ok(turn) = turns.acquire_owned().await else { return };
+            tokio::task::spawn_blocking(move || with(turn, work));
+        })),
+    }
 }
 
-impl Lane {
-    /// Has `work` done on one of the threads, when it is its turn.
-    pub(super) fn line_up(&self, workers: &Handle, work: Work) {
-        let mut line = self.0.lock();
-        line.waiting.push_back(work);
-        if line.running < LANE_MAX {
-            line.running += 1;
-            let lane = self.clone();
-            workers.spawn_blocking(move || while lane.do_next() {});
-        }
-    }
-
-    /// Does what has waited longest; `false`: there was nothing, and this thread is no longer one of the lane's.
-    fn do_next(&self) -> bool {
-        let next = {
-            let mut line = self.0.lock();
-            let next = line.waiting.pop_front();
-            line.running -= usize::from(next.is_none());
-            next
-        };
-        next.map(|work| work()).is_some()
-    }
+fn with(turn: OwnedSemaphorePermit, work: impl FnOnce()) {
+    work();
+    drop(turn);
 }
 
 #[cfg(test)]
@@ -125,9 +126,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lane_does_all_and_never_more_than_its_share_at_a_time() {
-        const WORKS: usize = 3 * LANE_MAX;
-        let (workers, lane) = (Workers::default(), Lane::default());
+    fn all_is_done_in_turn_and_never_more_than_a_share_at_a_time() {
+        const WORKS: usize = 3 * TURNS_MAX;
+        let (workers, turns) = (Workers::default(), Arc::new(Semaphore::new(TURNS_MAX)));
         let (at_work, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (begun, seen) = mpsc::channel();
         let (go, gate) = mpsc::channel::<()>();
@@ -140,11 +141,11 @@ mod tests {
                 gate.lock().recv().unwrap();
                 at_work.fetch_sub(1, Ordering::SeqCst);
             };
-            lane.line_up(workers.handle().unwrap(), Box::new(work));
+            in_turn(workers.handle().unwrap(), &turns, work);
         }
-        (0..LANE_MAX).for_each(|_| seen.recv().unwrap());
+        (0..TURNS_MAX).for_each(|_| seen.recv().unwrap());
         (0..WORKS).for_each(|_| go.send(()).unwrap());
-        (LANE_MAX..WORKS).for_each(|_| seen.recv().unwrap());
-        assert_eq!(most.load(Ordering::SeqCst), LANE_MAX);
+        (TURNS_MAX..WORKS).for_each(|_| seen.recv().unwrap());
+        assert_eq!(most.load(Ordering::SeqCst), TURNS_MAX);
     }
 }

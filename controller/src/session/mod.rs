@@ -10,6 +10,7 @@
 mod addresses;
 mod adopted;
 mod bringing;
+mod cached;
 mod coherence;
 mod cut;
 mod elsewhere;
@@ -49,6 +50,7 @@ use address_map::namespace::share;
 use address_map::record::{Inode, Layout, ObjectRef};
 use address_map::wire::{FrameSocket, SessionOptions, Stale};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::audit::Audit;
 use crate::housekeeping;
@@ -61,7 +63,7 @@ use crate::sweeper::{self, Sweeper};
 
 use adopted::Listings;
 pub use coherence::Hub;
-use elsewhere::{Elsewhere, Lane, Workers};
+use elsewhere::{Elsewhere, Workers};
 use forgery::Witness;
 use inbox::Inbox;
 pub use recovery::Recovery;
@@ -110,9 +112,12 @@ pub struct Session {
     talking: Mutex<()>,
     /// Requests that are carried out elsewhere because they take long.
     elsewhere: Elsewhere,
-    syncs: Lane,
-    /// Files that are being made much smaller.
-    cuts: Lane,
+    /// Turns for having bytes brought to files that it reads.
+    fills: Arc<Semaphore>,
+    /// Turns for syncing files.
+    syncs: Arc<Semaphore>,
+    /// Turns for making files much smaller.
+    cuts: Arc<Semaphore>,
     /// Its connections to object stores that run through this process.
     relays: Relays,
     witness: Witness,
@@ -168,6 +173,8 @@ pub struct DataPlane {
     staging: Staging,
     listings: Listings,
     workers: Workers,
+    /// Turns for bringing to disk caches what nobody has asked for yet.
+    ahead: Arc<Semaphore>,
     pub(crate) forgeries: Forgeries,
     sweeper: Sweeper,
     unsettled: Unsettled,
@@ -212,6 +219,7 @@ impl DataPlane {
             staging: Staging::default(),
             listings: Listings::default(),
             workers: Workers::default(),
+            ahead: Arc::new(Semaphore::new(cached::AHEAD_AT_ONCE)),
             forgeries: Forgeries::default(),
             sweeper,
             unsettled: Unsettled::default(),
@@ -244,8 +252,9 @@ impl DataPlane {
             inbox: Mutex::default(),
             talking: Mutex::default(),
             elsewhere: Elsewhere::default(),
-            syncs: Lane::default(),
-            cuts: Lane::default(),
+            fills: Arc::new(Semaphore::new(elsewhere::FILLS_MAX)),
+            syncs: Arc::new(Semaphore::new(elsewhere::TURNS_MAX)),
+            cuts: Arc::new(Semaphore::new(elsewhere::TURNS_MAX)),
             relays: Relays::default(),
             witness: Witness::default(),
         });
@@ -331,6 +340,9 @@ impl DataPlane {
     /// one; an object goes later, when nobody can be reading it any more.
     pub(crate) fn removed_for_good(&self, tree: &Tree, ino: Ino, inode: &Inode) {
         self.staging.forget((tree.tenant(), ino));
+        if let Some(cache) = self.store_of(inode).and_then(|(_, _, store)| store.cache) {
+            cache.remove((tree.tenant(), ino));
+        }
         let has_one = inode.dirty || matches!(inode.layout, Layout::Object(_));
         if let (true, Some(object)) = (has_one, backing_file((tree.tenant(), ino), inode)) {
             self.sweeper.hint(tree.tenant(), object);

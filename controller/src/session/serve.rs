@@ -19,6 +19,7 @@ use super::inbox::Inbox;
 use super::inflight::{InFlight, Unanswered};
 use super::scope::Scope;
 use super::{DataPlane, Forgettable, Session, Touched};
+use crate::lease::Reads;
 use crate::metrics::Forgery;
 use crate::pool::BackingFile;
 
@@ -325,6 +326,7 @@ impl DataPlane {
         };
         let file = (scope.tree.tenant(), scope.ino);
         self.leases.hold(file, (session.id, node), write);
+        self.leases.set_reads(file, (session.id, node), Reads::Resumed);
         if let Some(backing) = backing {
             self.leases.set_backing(file, (session.id, node), backing);
         }

@@ -16,12 +16,14 @@ use address_map::wire::{Answer, Call, Lease, Near, Source};
 use tokio::runtime::Handle;
 
 use super::addresses::lent;
+use super::elsewhere::UnderWay;
 use super::scope::Scope;
 use super::serve::{Asked, Outcome};
 use super::staging::{Pace, Progress, WORKING_AFTER, look_at};
 use super::written::Written;
 use super::{DataPlane, Session, Touched, io_refusal};
 use crate::audit::Access;
+use crate::lease::Reads;
 use crate::pool::s3::S3Error;
 use crate::pool::set_mtime;
 
@@ -68,12 +70,20 @@ impl DataPlane {
         origin: Option<Origin>,
     ) {
         let (plane, session) = (self.clone(), session.clone());
-        session.elsewhere.begin();
+        let under_way = UnderWay::begin(&session);
         let (worker, asking) = (plane.clone(), session.clone());
-        let mut work = workers.spawn_blocking(move || {
-            let outcome = worker.carry_out(&asking, node, &call, origin, Pace::Slow);
-            asking.elsewhere.end();
-            outcome
+        let mut work = Box::pin(async move {
+            // Readers that wait for a slow store are not to take all threads.
+            let turn = match &call {
+                Call::Fill { write: false, .. } => asking.fills.clone().acquire_owned().await.ok(),
+                _ => None,
+            };
+            let carried = tokio::task::spawn_blocking(move || {
+                let outcome = worker.carry_out(&asking, node, &call, origin, Pace::Slow);
+                drop((under_way, turn));
+                outcome
+            });
+            carried.await
         });
         workers.spawn(async move {
             let outcome = match tokio::time::timeout(WORKING_AFTER, &mut work).await {
@@ -89,7 +99,7 @@ impl DataPlane {
 
     /// Carries out a call at a pace; `None`: it takes longer.
     fn carry_out(
-        &self,
+        self: &Arc<Self>,
         session: &Session,
         node: NodeId,
         call: &Call,
@@ -103,9 +113,12 @@ impl DataPlane {
             Call::Setattr { change, .. } => self.setattr_stored(session, node, change, origin, pace),
             Call::Connect { .. } => self.connect(session, node, pace),
             Call::Wrote { end, .. } => self.send_ahead_stored(session, node, *end),
-            Call::Fill { tag, start, end, write, .. } => {
-                self.fill_stored(session, (node, *tag), *start..*end, *write, pace)
-            }
+            Call::Fill { tag, start, end, write, .. } => match self.cached(session, node)? {
+                Some(cached) if !*write => {
+                    self.fill_cached(session, (node, *tag), cached, &(*start..*end), pace)
+                }
+                _ => self.fill_stored(session, (node, *tag), *start..*end, *write, pace),
+            },
             Call::Sums { etag, block, .. } => self.sums_stored(session, node, etag, *block).map(Some),
             _ => Err(Refusal::Invalid.into()),
         }
@@ -208,11 +221,16 @@ impl DataPlane {
                     addressed(Source::Inline(bytes))
                 }
                 Layout::Stored(stored) => {
-                    addressed(Source::Address(self.address_of(session, scope, written, stored)?))
+                    match self.lease_cached(session, scope, written, (inode, stored), fill)? {
+                        Some(leased) => Ok(Some(leased)),
+                        None => addressed(Source::Address(self.address_of(session, scope, written, stored)?)),
+                    }
                 }
                 _ => addressed(Source::Inline(Vec::new())),
             };
         }
+        // What the disk cache has is that of before.
+        self.leases.set_reads(written.file(), (session.id, scope.node(scope.ino)), Reads::Unknown);
         let write = write || scope.is_own();
         let descriptor = match written.open(write)? {
             Some(descriptor) => descriptor,

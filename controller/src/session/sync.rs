@@ -14,6 +14,7 @@ use address_map::namespace::lookup;
 use address_map::record::ObjectRef;
 use address_map::wire::Answer;
 
+use super::elsewhere::in_turn;
 use super::serve::{Asked, Outcome};
 use super::{DataPlane, Session, backing_file, io_refusal};
 
@@ -36,7 +37,7 @@ impl DataPlane {
                     Ok(()) => plane.sync_map_then_reply(&asking, asked, node),
                     Err(error) => plane.reply(&asking, asked, Err(error)),
                 };
-                session.syncs.line_up(workers, Box::new(work));
+                in_turn(workers, &session.syncs, work);
             }
             (Ok(Some(_)), None) => self.reply(session, asked, Err(Refusal::Busy.into())),
         }

@@ -18,12 +18,13 @@ use rustix::rand::GetRandomFlags;
 use super::io_refusal;
 use super::partial::Partial;
 use super::staging::{Pace, look_at};
+use crate::audit;
 use crate::lease::File;
 use crate::pool::s3::{WHOLE_MAX, part_size};
 use crate::pool::{BackingFile, ObjectStore, Pool, set_mtime};
 
 /// How often bytes are fetched again that are not those that were uploaded.
-const FETCHES_MAX: usize = 3;
+pub(super) const FETCHES_MAX: usize = 3;
 /// What is read at once to prove it, bytes: whole pieces.
 const PROVE_AT_ONCE: u64 = 4 * sums::PIECE;
 
@@ -56,6 +57,24 @@ impl Written<'_> {
     /// Removes the backing file.
     pub(super) fn clear(&self) -> Result<()> {
         self.pool.files.remove_object(&self.key).map_err(io_refusal)
+    }
+
+    /// An object of it, for the log of leases.
+    pub(super) fn audited(&self, stored: &StoredObject) -> audit::Object {
+        let settings = self.store.s3.settings();
+        audit::Object {
+            bucket: settings.bucket.clone(),
+            key: settings.full_key(&stored.object.key),
+            etag: stored.etag.clone(),
+            size: stored.size,
+        }
+    }
+
+    /// Its bytes are in another object now: what the disk cache has is of no use.
+    pub(super) fn replaced(&self) {
+        if let Some(cache) = &self.store.cache {
+            cache.remove(self.file());
+        }
     }
 
     /// The name of a backing file that is not complete.
@@ -177,16 +196,29 @@ impl Written<'_> {
     fn fetch(&self, stored: &StoredObject, range: Range<u64>, into: &BackingFile) -> io::Result<()> {
         let StoredObject { object, etag, size } = stored;
         let sums = contents::sums_of(&self.tree.view(), self.ino, &range).map_err(io::Error::other)?;
+        if self.copy_cached(stored, &range, into) && prove(into, &sums, range.start, &range)? {
+            return Ok(());
+        }
         let file = Arc::new(into.as_fd().try_clone_to_owned()?);
         for _ in 0..FETCHES_MAX {
             let (wanted, file) = (range.clone(), file.clone());
             self.store.wait(async |s3| s3.download(&object.key, etag, *size, wanted, file).await)?;
-            if prove(into, &sums, &range)? {
+            if prove(into, &sums, range.start, &range)? {
                 return Ok(());
             }
             tracing::warn!(key = object.key, "the object store sent damaged bytes");
         }
         Err(io::Error::new(io::ErrorKind::InvalidData, "the object store sends damaged bytes"))
+    }
+
+    /// Takes bytes from the disk cache, if it has them. What it cannot give comes from the store.
+    fn copy_cached(&self, stored: &StoredObject, range: &Range<u64>, into: &BackingFile) -> bool {
+        let Some(cache) = &self.store.cache else { return false };
+        cache.copy(self.file(), stored, range, into).unwrap_or_else(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the disk cache cannot be used; bytes are fetched");
+            false
+        })
     }
 
     /// Makes the backing file under another name first: under its own it is the truth.
@@ -212,18 +244,16 @@ impl Written<'_> {
     }
 }
 
-/// Whether bytes of a file are those that `sums` were made of. The range begins where a piece does, the first of them.
-fn prove(file: &BackingFile, sums: &[u64], range: &Range<u64>) -> io::Result<bool> {
+/// Whether bytes of a file are those that `sums` were made of, the first of which is about what begins at `first`.
+pub(super) fn prove(file: impl AsFd, sums: &[u64], first: u64, range: &Range<u64>) -> io::Result<bool> {
     if sums.is_empty() {
         return Ok(true);
     }
     let mut buffer = vec![0; PROVE_AT_ONCE as usize];
     for start in range.clone().step_by(PROVE_AT_ONCE as usize) {
         let length = (range.end - start).min(PROVE_AT_ONCE) as usize;
-        let read = read_at(file, &mut buffer[..length], start)?;
-        if read < length
-            || !sums::prove(sums, ((start - range.start) / sums::PIECE) as usize, &buffer[..length])
-        {
+        let read = read_at(&file, &mut buffer[..length], start)?;
+        if read < length || !sums::prove(sums, ((start - first) / sums::PIECE) as usize, &buffer[..length]) {
             return Ok(false);
         }
     }

@@ -38,6 +38,23 @@ impl World {
         world
     }
 
+    /// The same, with a disk cache of so many bytes, like `64MiB`.
+    #[track_caller]
+    pub fn start_on_cached_objects(binaries: Binaries, bytes: &str) -> Self {
+        let mut world = Self::start_with(binaries, &[]);
+        let server = S3Server::start(options());
+        let cache = world.cache_dir();
+        let cache = cache.to_str().expect("test paths are text");
+        world.add_store(&server, &["--disk-cache", cache, "--disk-cache-bytes", bytes]);
+        world.objects = Some(server);
+        world
+    }
+
+    /// Where the disk cache of [`World::start_on_cached_objects`] is.
+    pub fn cache_dir(&self) -> PathBuf {
+        self.dir().join("cache")
+    }
+
     /// The same, where the object store speaks TLS.
     #[track_caller]
     pub fn start_on_objects_over_tls(binaries: Binaries) -> Self {

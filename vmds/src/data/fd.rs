@@ -125,7 +125,12 @@ impl Held {
 
     /// Whether the backing file is the truth about a volatile inode.
     pub(crate) fn is_file(&self) -> bool {
-        matches!(self.bytes, Bytes::File(_))
+        matches!(self.bytes, Bytes::File(_)) && !self.is_copy()
+    }
+
+    /// Whether it reads a copy of an object, perhaps: others may want its room when nobody has it open.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.lease.floating && !self.lease.write && self.lease.near.is_some()
     }
 
     /// The object to read from, if it is one.

@@ -45,6 +45,8 @@ struct Entry {
     closers: Vec<Closer>,
     /// The last name is gone: drop the lease with the last handle.
     orphaned: bool,
+    /// The last handle of this process was closed: what others may want the room of is not kept.
+    closed: bool,
     /// The kernel has forgotten the inode: no handle of a process before this one is left. The controller is to be told.
     forgotten: bool,
     /// Changes of bytes that go on: nobody is the last writer meanwhile. Their requests may have been answered, or be those
@@ -71,7 +73,8 @@ impl Entry {
 
     /// Whether the lease is not to be kept for later, and no handle needs it now.
     fn is_let_go(&self) -> bool {
-        (self.orphaned || self.forgotten) && !self.is_open()
+        let unwanted = self.closed && self.held.as_ref().is_some_and(|held| held.is_copy());
+        (self.orphaned || self.forgotten || unwanted) && !self.is_open()
     }
 
     /// Whether the controller is to be told now that nobody writes any more.
@@ -101,6 +104,7 @@ impl Entry {
 
     fn grant(&mut self, node: NodeId, want: Want, held: Arc<Held>, passthrough: bool) -> Granted {
         if let Want::Open { write } = want {
+            self.closed = false;
             if !self.is_open() {
                 self.backing = held.lease.backing.filter(|_| passthrough && node.is_own());
             }
@@ -206,6 +210,7 @@ impl Leases {
         let entry = table.entry(node);
         let count = if write { &mut entry.writers } else { &mut entry.readers };
         *count = count.saturating_sub(1);
+        entry.closed = !entry.is_open();
         entry.closers.push(Box::new(done));
         table.settle(node)
     }

@@ -159,6 +159,7 @@ mod tests {
             staging: None,
             ca_file: None,
             lease_seconds: None,
+            disk_cache: None,
         };
         S3Settings::new(&spec, "/staging".into(), Duration::from_secs(30)).unwrap()
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::Uri;
 
 use super::S3Error;
+use crate::pool::cache::CacheSettings;
 use crate::resource::{CredentialsSpec, S3Spec};
 
 /// The region of an endpoint that was named without one; such endpoints seldom care.
@@ -32,6 +33,8 @@ pub struct S3Settings {
     pub ca_file: Option<PathBuf>,
     /// For how long an address that is given out leads to its object.
     pub lease: Duration,
+    /// What was read is kept there; `None`: nowhere.
+    pub cache: Option<CacheSettings>,
     /// How long one request may take, beside the time its bytes need.
     pub patience: Duration,
 }
@@ -55,6 +58,10 @@ impl S3Settings {
             staging: spec.staging.clone().unwrap_or(staging),
             ca_file: spec.ca_file.clone(),
             lease: Duration::from_secs(spec.lease_seconds.unwrap_or(DEFAULT_LEASE).into()),
+            cache: spec
+                .disk_cache
+                .as_ref()
+                .map(|cache| CacheSettings { directory: cache.directory.clone(), bytes: cache.bytes.0 }),
             patience,
         })
     }

@@ -6,7 +6,7 @@ use hyper::Uri;
 use serde::{Deserialize, Serialize};
 
 use super::is_plain_absolute;
-use crate::resource::Problem;
+use crate::resource::{ByteSize, Problem, human_bytes};
 
 /// Longest prefix, in bytes: keys have 1024, and what the map appends is short.
 const PREFIX_MAX: usize = 512;
@@ -40,6 +40,60 @@ pub struct S3Spec {
     /// For how long, in seconds, an address leads to an object; absent: a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_seconds: Option<u32>,
+    /// What was read is kept on a disk of this machine; absent: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_cache: Option<DiskCacheSpec>,
+}
+
+/// Where what was read from a bucket is kept, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DiskCacheSpec {
+    /// A directory on a local disk, for this cache alone; it is made if it is missing.
+    pub directory: PathBuf,
+    /// What the objects in it may take together. What was used least recently goes.
+    pub bytes: ByteSize,
+}
+
+/// What a disk cache holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskCacheStatus {
+    /// Bytes of objects in it, when last looked at.
+    pub bytes_used: u64,
+    /// What they may be.
+    pub bytes_max: u64,
+    /// Objects of which something is in it.
+    pub objects: u64,
+    /// Why nothing is kept: a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Least bound of a disk cache: a few chunks.
+const DISK_CACHE_MIN: u64 = 16 << 20;
+
+impl DiskCacheSpec {
+    fn check(&self, staging: Option<&Path>) -> Vec<Problem> {
+        let field = "spec.s3.diskCache.directory";
+        let path = &self.directory;
+        let mut problems = Vec::new();
+        if !is_plain_absolute(path) || path == Path::new("/") {
+            problems.push(Problem::new(field, "give a full path, not '/' and without '..'"));
+        }
+        if staging.is_some_and(|staging| staging.starts_with(path) || path.starts_with(staging)) {
+            let sentence = "the staging directory holds what nobody else has, a cache what may go; give another directory";
+            problems.push(Problem::new(field, sentence));
+        }
+        if self.bytes.0 < DISK_CACHE_MIN {
+            let sentence = format!(
+                "a disk cache has at least {}; leave the field out for none",
+                human_bytes(DISK_CACHE_MIN)
+            );
+            problems.push(Problem::new("spec.s3.diskCache.bytes", sentence));
+        }
+        problems
+    }
 }
 
 /// Longest life of an address that can be asked for, in seconds.
@@ -222,6 +276,7 @@ impl S3Spec {
         .chain(paths.map(|(field, path)| wrong(bad_path(path), field, path_wrong)))
         .chain([check_lease_seconds("spec.s3.leaseSeconds", self.lease_seconds)])
         .flatten()
+        .chain(self.disk_cache.iter().flat_map(|cache| cache.check(self.staging.as_deref())))
         .collect()
     }
 

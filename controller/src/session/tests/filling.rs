@@ -25,6 +25,7 @@ fn add_store(world: &World, dir: &std::path::Path) {
     let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&keys);
     made.unwrap().write_all(b"[default]\naws_access_key_id = A\naws_secret_access_key = B\n").unwrap();
     let spec = S3Spec {
+        disk_cache: None,
         bucket: "data".to_owned(),
         prefix: String::new(),
         endpoint: Some("http://127.0.0.1:1".to_owned()),
@@ -37,7 +38,7 @@ fn add_store(world: &World, dir: &std::path::Path) {
     };
     let settings = S3Settings::new(&spec, dir.join("staging"), Duration::from_secs(1)).unwrap();
     let s3 = S3Pool::open(settings).unwrap();
-    let store = ObjectStore { s3, runtime: world.plane.pools.runtime().unwrap() };
+    let store = ObjectStore { s3, cache: None, runtime: world.plane.pools.runtime().unwrap() };
     let (directory, host) = (store.s3.staging().to_owned(), "here".to_owned());
     world.plane.pools.ensure(STORE, directory, host, Some(store)).unwrap();
     let setup = TenantSetup {

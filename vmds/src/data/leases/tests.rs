@@ -3,7 +3,7 @@
 use std::sync::Mutex as StdMutex;
 
 use address_map::ids::Ino;
-use address_map::wire::Lease;
+use address_map::wire::{Lease, Near};
 
 use super::*;
 use crate::testing::{held, held_as};
@@ -64,6 +64,31 @@ fn leases() -> Leases {
     let leases = Leases::new(2, 4);
     leases.allow_passthrough();
     leases
+}
+
+/// A lease of what a disk cache has of an object.
+fn copy() -> Held {
+    let near = Some(Near { tag: 1, chunk: 10, end: 10 });
+    let plain = held(b"0123456789", false).lease;
+    Held::new(crate::testing::file(b"0123456789"), Lease { floating: true, near, ..plain })
+}
+
+#[test]
+fn a_copy_is_given_back_when_the_last_handle_is_closed() {
+    let (leases, log) = (leases(), Log::default());
+    assert_eq!(run(leases.want(OWN, READ, log.waiter("a"))), ["ask 0:7 false"]);
+    assert!(run(leases.want(OWN, READ, log.waiter("b"))).is_empty());
+    assert!(run(leases.answered(OWN, Ok(copy()))).is_empty());
+    assert!(run(leases.release(OWN, false, log.closer("a closed"))).is_empty());
+    assert!(leases.held(OWN).is_some());
+    assert_eq!(run(leases.release(OWN, false, log.closer("b closed"))), ["drop 0:7"]);
+    assert!(leases.held(OWN).is_none());
+    // Opened again meanwhile: asked for again, and kept while it is open.
+    assert!(run(leases.want(OWN, READ, log.waiter("c"))).is_empty());
+    assert_eq!(run(leases.dropped(OWN)), ["ask 0:7 false"]);
+    assert!(run(leases.answered(OWN, Ok(copy()))).is_empty());
+    assert!(leases.held(OWN).is_some());
+    assert_eq!(log.take(), ["a None", "b None", "a closed", "b closed", "c None"]);
 }
 
 #[test]
