@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_s3::config::http::HttpRequest;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use tokio::runtime::Handle;
@@ -150,6 +151,7 @@ impl Multipart {
             .copy_source_if_match(etag)
             .customize()
             .config_override(with_time_for(range.end - range.start, settings.patience))
+            .mutate_request(say_empty)
             .send()
             .await
             .map_err(|error| classify(&error))?;
@@ -181,6 +183,11 @@ impl Multipart {
         self.over = true;
         completed.e_tag.ok_or_else(no_etag)
     }
+}
+
+/// Says of a PUT that nothing follows: Ceph's RGW refuses one that says nothing (`MissingContentLength`).
+pub(super) fn say_empty(request: &mut HttpRequest) {
+    request.headers_mut().insert("content-length", "0");
 }
 
 impl Drop for Multipart {
