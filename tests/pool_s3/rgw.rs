@@ -78,7 +78,7 @@ fn a_user_who_may_do_what_the_policy_says_has_a_pool_that_can_what_is_documented
     let rgw = Rgw::start();
     let can = rgw.run(rgw.pool_in(rgw.store.bucket()).probe()).unwrap();
     assert!(can.conditional_put && can.conditional_get && can.multipart_copy, "{can:?}");
-    assert!(can.etags == EtagForm::Unquoted && !can.checksums, "{can:?}");
+    assert!(can.etags == EtagForm::Quoted && !can.checksums, "{can:?}");
     assert!(can.versioning == Versioning::Off && can.clock_skew_seconds.abs() <= 2, "{can:?}");
     assert_eq!(can.notes, Vec::<String>::new());
     assert!(rgw.store.keys().is_empty() && rgw.store.uploads().is_empty(), "nothing of the probe stays");
@@ -90,7 +90,10 @@ fn a_bucket_with_versions_is_noted_and_one_without_rights_is_refused() {
     let rgw = Rgw::start();
     let can = rgw.run(rgw.pool_in(&format!("{}-versioned", rgw.store.bucket())).probe()).unwrap();
     assert_eq!(can.versioning, Versioning::On, "{can:?}");
-    assert_eq!(can.notes, ["the bucket keeps old versions: deleted files still take space"]);
+    // The conditions of PUT count for buckets without versions only.
+    assert_eq!(can.notes.len(), 2, "{can:?}");
+    assert!(can.notes[0].starts_with("the endpoint ignores If-None-Match"), "{can:?}");
+    assert_eq!(can.notes[1], "the bucket keeps old versions: deleted files still take space");
     let told = rgw.run(rgw.pool_in("closed").probe()).unwrap_err();
     assert_eq!(told.to_string(), "objects cannot be written: the endpoint refuses access (AccessDenied)");
     let told = rgw.run(rgw.pool_in("nothing").probe()).unwrap_err();
@@ -135,9 +138,14 @@ fn what_has_not_changed_is_copied_at_the_store() {
         same: vec![0..16 * MIB, 24 * MIB..size],
         sums: old.sums,
     };
-    let made = rgw.run(pool.new_object("1/b/2", file).unwrap().finish(size, Some(&base))).unwrap();
+    let made = rgw.run(pool.new_object("1/b/2", file.clone()).unwrap().finish(size, Some(&base))).unwrap();
     assert!(rgw.object("1/b/2").unwrap() == expected);
     assert_eq!(made.sums, address_map::sums::of_all(&expected));
+    // Another object under the old key is not copied from, whatever RGW makes of the condition.
+    rgw.store.put("team/1/b/1", vec![1; 45 << 20]);
+    let failed = rgw.run(pool.new_object("1/b/3", file).unwrap().finish(size, Some(&base)));
+    assert!(matches!(failed, Err(S3Error::Changed)), "{failed:?}");
+    assert!(rgw.object("1/b/3").is_none());
 }
 
 #[test]
