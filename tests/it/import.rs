@@ -233,17 +233,18 @@ fn odd_keys_have_paths_of_their_own() {
     for lazy in [false, true] {
         let world = world();
         let root = world.mounted("a");
-        let objects = put(&world, &keys);
+        let there: Vec<&str> = keys.into_iter().filter(|key| world.bucket().takes(key)).collect();
+        let objects = put(&world, &there);
         world.bucket().put("odd/folder/", "");
         let place = world.place("odd");
         let words = ["import", &place, "a:/odd", "--lazy"];
         world.ctl(&words[..if lazy { 4 } else { 3 }]);
-        for (key, path) in keys.iter().zip(paths) {
+        for (key, path) in keys.iter().zip(paths).filter(|(key, _)| there.contains(key)) {
             assert!(fs::read(root.join("odd").join(path)).unwrap() == objects[*key], "{key:?} at {path}");
         }
         assert_eq!(names(&root.join("odd/folder")).len(), 0, "a marker is a directory");
         let found = files(&root.join("odd"));
-        assert_eq!(found.len(), keys.len(), "{found:?}");
+        assert_eq!(found.len(), there.len(), "{found:?}");
         let other = found.iter().find(|path| path.contains("ddd")).unwrap();
         assert!(fs::read(other).unwrap() == objects[&long]);
         world.ctl(&["check"]);

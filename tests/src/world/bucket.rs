@@ -54,6 +54,12 @@ impl Bucket {
         }
     }
 
+    /// Whether there can be an object under a key: Ceph's RGW takes none with a NUL in it.
+    #[must_use]
+    pub fn takes(&self, key: &str) -> bool {
+        matches!(self, Bucket::Own(_)) || !key.contains('\0')
+    }
+
     /// Stores an object, in place of the one that may be there.
     pub fn put(&self, key: &str, bytes: impl Into<Bytes>) {
         match self {
