@@ -17,12 +17,24 @@ prepare() {
     if [ "${#missing[@]}" -gt 0 ]; then
         command -v apt-get >/dev/null || fail "please install: ${missing[*]}"
         apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --reinstall --no-install-recommends "${missing[@]}"
+        install_quietly "${missing[@]}"
     fi
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HOME/.cache/vmds/target}
 }
 
-# Mounts and processes of VMDS on this machine, one per line. There may be some that are not ours.
+# Installs Debian packages without starting the services they bring: the tests start what they need for themselves.
+install_quietly() (
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' > "$policy"
+        chmod 755 "$policy"
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --reinstall --no-install-recommends "$@"
+)
+
+# Mounts and processes of VMDS, and of the store that tests/rgw starts, on this machine, one per line. There may be some that
+# are not ours.
 ours() {
     awk '/ - fuse\.vmds / { print "mount", $5 }' /proc/self/mountinfo
     local exe process
@@ -30,7 +42,8 @@ ours() {
         exe=$(readlink "$process/exe") || continue
         exe=${exe% (deleted)}
         case "${exe##*/}" in
-            vmds | vmds-controller | tests-vmds | tests-vmds-controller) echo "process ${process#/proc/} ($exe)" ;;
+            vmds | vmds-controller | tests-vmds | tests-vmds-controller | ceph-mon | ceph-mgr | ceph-osd | radosgw)
+                echo "process ${process#/proc/} ($exe)" ;;
         esac
     done
 }

@@ -24,8 +24,8 @@ pub(crate) fn binaries() -> Binaries {
     }
 }
 
-/// A world of its own for a test. With `VMDS_TEST_POOL=objects` in the environment its tenants live in an object store,
-/// with `cached` in one that has a disk cache.
+/// A world of its own for a test. With `VMDS_TEST_POOL=objects` in the environment its tenants live in an object store, see
+/// [`World::start_on_objects`], with `cached` in one that has a disk cache.
 #[track_caller]
 pub(crate) fn world() -> World {
     match std::env::var("VMDS_TEST_POOL").as_deref() {

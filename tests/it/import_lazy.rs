@@ -11,7 +11,7 @@ use tests::s3::{Fault, RequestKind};
 use tests::wait_until;
 
 use crate::help::{SOON, assert_errno, names};
-use crate::import::{DATA, assert_shows, bucket, keys, put, world};
+use crate::import::{DATA, assert_shows, keys, put, world};
 
 /// How many directories were asked for.
 fn listed(world: &World) -> usize {
@@ -24,7 +24,7 @@ fn directories_are_listed_when_somebody_looks() {
     let mut world = world();
     let root = world.mounted("a");
     let objects = put(&world, &DATA);
-    world.ctl(&["import", "vmds/data/", "a:/lazy", "--lazy"]);
+    world.ctl(&["import", &world.place("data/"), "a:/lazy", "--lazy"]);
     assert!(root.join("lazy").is_dir());
     world.objects().forget_requests();
     assert_eq!(names(&root), ["lazy"]);
@@ -45,7 +45,7 @@ fn changes_in_a_directory_that_nobody_has_looked_into_find_it_listed() {
     let world = world();
     let root = world.mounted("a");
     put(&world, &["k/keep/file", "k/gone/file", "k/x/sub/file", "k/y/file", "k/z"]);
-    let import = |to: &str| drop(world.ctl(&["import", "vmds/k", &format!("a:/{to}"), "--lazy"]));
+    let import = |to: &str| drop(world.ctl(&["import", &world.place("k"), &format!("a:/{to}"), "--lazy"]));
     import("one");
     assert_errno(fs::remove_dir(root.join("one")), Errno::NOTEMPTY);
     assert_errno(fs::remove_dir(root.join("one/keep")), Errno::NOTEMPTY);
@@ -77,9 +77,9 @@ fn of_many_who_look_at_once_one_asks_the_store_and_all_wait() {
     let world = world();
     let root = world.mounted("a");
     for number in 0..3_000 {
-        bucket(&world).put(&format!("wide/{number}"), "x");
+        world.bucket().put(&format!("wide/{number}"), "x");
     }
-    world.ctl(&["import", "vmds/wide", "a:/wide", "--lazy"]);
+    world.ctl(&["import", &world.place("wide"), "a:/wide", "--lazy"]);
     fs::write(root.join("beside"), "x").unwrap();
     world.objects().forget_requests();
     // Longer than one question is answered in.
@@ -110,9 +110,9 @@ fn a_listing_that_fails_is_an_error_and_is_made_by_who_looks_next() {
     let mut world = world();
     let root = world.mounted("a");
     for number in 0..2_500 {
-        bucket(&world).put(&format!("wide/{number}"), "x");
+        world.bucket().put(&format!("wide/{number}"), "x");
     }
-    world.ctl(&["import", "vmds/wide", "a:/wide", "--lazy"]);
+    world.ctl(&["import", &world.place("wide"), "a:/wide", "--lazy"]);
     let denied = Fault::Answer { status: 403, code: "AccessDenied" };
     world.objects().faults().add(denied.always().on(RequestKind::ListObjectsV2).after(1));
     assert_errno(fs::read_dir(root.join("wide")).and_then(|mut dir| dir.next().unwrap()), Errno::IO);

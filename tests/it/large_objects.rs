@@ -23,9 +23,6 @@ const LATE: Duration = Duration::from_secs(120);
 
 const MIB: usize = 1024 * 1024;
 
-/// The bucket of these worlds.
-const BUCKET: &str = "vmds";
-
 fn world() -> World {
     World::start_on_objects(binaries())
 }
@@ -69,7 +66,7 @@ fn what_is_written_in_order_is_on_its_way_before_the_file_is_closed() {
     let mut python = python.spawn().unwrap();
     python.stdin.take().unwrap().write_all(&bytes).unwrap();
     wait_until("all whole parts were sent", SOON, || world.objects().count(RequestKind::UploadPart) == 5);
-    assert!(world.objects().bucket(BUCKET).keys().is_empty(), "it is not an object before it is closed");
+    assert!(world.bucket().keys().is_empty(), "it is not an object before it is closed");
     fs::write(&go, "go").unwrap();
     assert!(python.wait().unwrap().success());
     assert_eq!(world.objects().count(RequestKind::UploadPart), 6, "only the rest was missing");
@@ -83,7 +80,7 @@ fn a_file_that_is_removed_while_it_is_written_leaves_nothing_in_the_store() {
     let path = world.mounted("a").join("file");
     let mut file = File::create(&path).unwrap();
     file.write_all(&vec![1; 40 * MIB]).unwrap();
-    let bucket = world.objects().bucket(BUCKET);
+    let bucket = world.bucket();
     wait_until("parts were sent", SOON, || world.objects().count(RequestKind::UploadPart) > 0);
     fs::remove_file(&path).unwrap();
     drop(file);
@@ -137,7 +134,7 @@ fn changing_a_little_of_a_large_object_moves_little() {
     let after = fs::metadata(&path).unwrap();
     assert_eq!(after.modified().unwrap(), written, "and is as old as it was");
     assert!(written > before.modified().unwrap());
-    assert_eq!((after.len(), world.objects().bucket(BUCKET).uploads().len()), (bytes.len() as u64, 0));
+    assert_eq!((after.len(), world.bucket().uploads().len()), (bytes.len() as u64, 0));
     world.ctl(&["check"]);
 }
 
@@ -230,7 +227,7 @@ fn random_changes_of_a_large_object_are_those_of_a_local_file() {
         assert!(fs::read(reader).unwrap() == bytes, "round {round}");
     }
     world.ctl(&["check"]);
-    assert!(world.objects().bucket(BUCKET).uploads().is_empty());
+    assert!(world.bucket().uploads().is_empty());
 }
 
 fn change(file: &File, bytes: &mut Vec<u8>, random: &mut Random) {

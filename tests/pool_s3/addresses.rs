@@ -14,7 +14,8 @@ use crate::{Bench, bytes, file_of};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-async fn read(pool: &S3Pool, signed: &SignedGet, range: Option<&str>) -> (u16, Vec<u8>) {
+/// Reads on a connection that is made for it.
+pub(crate) async fn read(pool: &S3Pool, signed: &SignedGet, range: Option<&str>) -> (u16, Vec<u8>) {
     let socket = pool.connect(&Relays::default()).await.unwrap();
     read_on(TcpStream::from_std(socket.into()).unwrap(), pool, signed, range).await
 }

@@ -70,7 +70,9 @@ fn what_was_deleted_when_the_controller_died_is_deleted_by_the_next_one_again() 
     let faults = bench.server.faults();
     faults.add(Fault::LoseAnswer.once().on(RequestKind::DeleteObjects));
     let unheard = Fault::Answer { status: 403, code: "AccessDenied" };
-    faults.add(unheard.always().on(RequestKind::DeleteObjects));
+    for kind in [RequestKind::DeleteObjects, RequestKind::DeleteObject] {
+        faults.add(unheard.clone().always().on(kind));
+    }
     first.sweep(&tree, None);
     let left = bucket.keys().len();
     assert!((1..2_499).contains(&left), "{left}");

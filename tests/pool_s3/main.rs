@@ -10,6 +10,7 @@ mod making;
 mod objects;
 mod probing;
 mod relays;
+mod rgw;
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;

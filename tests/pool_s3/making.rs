@@ -113,7 +113,10 @@ async fn what_has_not_changed_is_copied_at_the_endpoint() {
     let object = bench.server.bucket("data").get("team/1/d/2").unwrap();
     assert!(object == expected);
     assert_eq!(made.sums, address_map::sums::of_all(&object));
-    assert_eq!(bench.server.count(RequestKind::UploadPartCopy), 4);
+    let copies = bench.server.requests_of(RequestKind::UploadPartCopy);
+    assert_eq!(copies.len(), 4);
+    // There are servers that insist on it.
+    assert!(copies.iter().all(|copy| copy.header("content-length") == Some("0")), "{copies:?}");
     assert_eq!(bench.server.count(RequestKind::UploadPart), 3);
     // Another object under the old key is not copied from.
     bench.server.bucket("data").put("team/1/d/1", vec![1; 45 << 20]);

@@ -102,10 +102,14 @@ async fn what_is_deleted_or_was_not_there_is_gone() {
     assert!(bench.server.requests().iter().all(|sent| sent.header("content-md5").is_some()));
     assert_eq!(pool.delete(&[]).await.unwrap(), Vec::<String>::new());
 
-    let unknown = Fault::Answer { status: 501, code: "NotImplemented" };
-    bench.server.faults().add(unknown.always().on(RequestKind::DeleteObjects));
-    let last = ["2/0000".to_owned(), "2/missing".to_owned()];
-    assert_eq!(pool.delete(&last).await.unwrap(), last, "one by one where there is no other way");
+    for (status, code) in [(501, "NotImplemented"), (403, "AccessDenied")] {
+        bucket.put("team/2/0000", "x");
+        let refused = Fault::Answer { status, code };
+        bench.server.faults().add(refused.always().on(RequestKind::DeleteObjects));
+        let last = ["2/0000".to_owned(), "2/missing".to_owned()];
+        assert_eq!(pool.delete(&last).await.unwrap(), last, "one by one where there is no other way");
+        bench.server.faults().clear();
+    }
     assert_eq!(bucket.keys(), ["team/2/1002"]);
 }
 

@@ -10,6 +10,7 @@ mod fixture;
 mod history;
 mod load;
 mod mounts;
+mod outside;
 mod process;
 pub mod s3;
 mod small_disk;
@@ -26,8 +27,9 @@ pub use load::{
     sequential_files, tree_changes, unlinked_file,
 };
 pub use mounts::{Mount, detach_all_under, mounts_under};
+pub use outside::OutsideStore;
 pub use process::{Outcome, Process, children, env_of, fds_of, memory_of, ok, run, run_within, status_field};
 pub use small_disk::SmallDisk;
 pub use snapshot::{Snapshot, snapshot};
 pub use wait::{wait_for, wait_until};
-pub use world::{Binaries, World};
+pub use world::{Binaries, Bucket, World};

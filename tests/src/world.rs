@@ -1,5 +1,6 @@
 //! A controller with directories of its own, and everything that belongs to it.
 
+mod bucket;
 mod commands;
 mod log;
 mod object_store;
@@ -22,8 +23,9 @@ use crate::captured::Captured;
 use crate::load::full;
 use crate::mounts::{detach_all_under, mounts_under};
 use crate::process::{Process, children};
-use crate::s3::S3Server;
 use crate::wait::wait_until;
+pub use bucket::Bucket;
+use object_store::Store;
 use starter::Starter;
 
 /// How long a controller may take until it says that it is ready.
@@ -59,7 +61,7 @@ pub struct World {
     starter: Starter,
     starts: u32,
     /// Where tenants live, if not in a directory.
-    objects: Option<S3Server>,
+    objects: Option<Store>,
     /// Every VMDS ever seen, to see at the end that none is left.
     seen: RefCell<HashSet<Process>>,
     /// There are VMDSes that do what no honest one does.

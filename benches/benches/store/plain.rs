@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, RequestChecksumCalculation};
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
-use crate::server::{ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Server};
+use crate::store::Place;
 
 /// As a VMDS reads ahead: 16 MiB in pieces of 2 MiB.
 const READERS: u64 = 8;
@@ -27,14 +27,20 @@ const RANGE: u64 = 2 << 20;
 /// As the controller uploads.
 const WRITERS: u64 = 4;
 const PART: u64 = 8 << 20;
-/// The object.
-const KEY: &str = "plain";
 
 /// See the module.
 pub(crate) struct Plain {
     runtime: Runtime,
+    object: Object,
+}
+
+/// The object that is written and read.
+#[derive(Clone)]
+struct Object {
     client: Client,
     address: String,
+    bucket: String,
+    key: String,
 }
 
 /// A part or range that is to be moved.
@@ -56,27 +62,35 @@ impl Turns {
 }
 
 impl Plain {
-    pub(crate) fn new(server: &Server) -> Self {
+    pub(crate) fn new(place: &Place) -> Self {
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(REGION))
-            .endpoint_url(server.endpoint())
+            .region(Region::new(place.region.clone()))
+            .endpoint_url(&place.endpoint)
             .force_path_style(true)
-            .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "bench"))
+            .credentials_provider(Credentials::new(&place.access_key, &place.secret_key, None, None, "bench"))
+            // Not every store knows those that nobody asked for.
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .build();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let runtime = runtime.expect("start threads");
-        Self { runtime, client: Client::from_conf(config), address: server.address().to_owned() }
+        let object = Object {
+            client: Client::from_conf(config),
+            address: place.address().to_owned(),
+            bucket: place.bucket.clone(),
+            key: place.key("plain"),
+        };
+        Self { runtime: runtime.expect("start threads"), object }
     }
 
     /// Reads the object, which was written before.
     pub(crate) fn read(&self, size: u64) {
         self.runtime.block_on(async {
-            let get = self.client.get_object().bucket(BUCKET).key(KEY).presigned(an_hour()).await;
+            let Object { client, address, bucket, key } = &self.object;
+            let get = client.get_object().bucket(bucket).key(key).presigned(an_hour()).await;
             let uri = get.expect("sign").uri().to_owned();
             let (turns, mut readers) = (Turns::of(size, RANGE), JoinSet::new());
             for _ in 0..READERS {
-                readers.spawn(read(self.address.clone(), uri.clone(), turns.clone()));
+                readers.spawn(read(address.clone(), uri.clone(), turns.clone()));
             }
             let read: u64 = readers.join_all().await.into_iter().sum();
             assert_eq!(read, size);
@@ -86,17 +100,17 @@ impl Plain {
     /// Writes the object in parts.
     pub(crate) fn write(&self, size: u64) {
         self.runtime.block_on(async {
-            let begun = self.client.create_multipart_upload().bucket(BUCKET).key(KEY).send().await;
+            let Object { client, bucket, key, .. } = &self.object;
+            let begun = client.create_multipart_upload().bucket(bucket).key(key).send().await;
             let id = begun.expect("begin an upload").upload_id.expect("an upload has a name");
             let (turns, mut writers) = (Turns::of(size, PART), JoinSet::new());
             for _ in 0..WRITERS {
-                let (client, id) = (self.client.clone(), id.clone());
-                writers.spawn(write(self.address.clone(), client, id, turns.clone()));
+                writers.spawn(write(self.object.clone(), id.clone(), turns.clone()));
             }
             let mut parts = writers.join_all().await.concat();
             parts.sort_by_key(CompletedPart::part_number);
             let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-            let complete = self.client.complete_multipart_upload().bucket(BUCKET).key(KEY);
+            let complete = client.complete_multipart_upload().bucket(bucket).key(key);
             complete.upload_id(id).multipart_upload(parts).send().await.expect("end an upload");
         });
     }
@@ -144,12 +158,13 @@ async fn read(address: String, uri: String, turns: Arc<Turns>) -> u64 {
     read
 }
 
-async fn write(address: String, client: Client, id: String, turns: Arc<Turns>) -> Vec<CompletedPart> {
+async fn write(object: Object, id: String, turns: Arc<Turns>) -> Vec<CompletedPart> {
+    let Object { client, address, bucket, key } = object;
     let (mut sender, mut parts) = (connect(&address).await, Vec::new());
     let bytes = Bytes::from(vec![7; PART as usize]);
     while let Some(range) = turns.take() {
         let number = (range.start / PART + 1) as i32;
-        let part = client.upload_part().bucket(BUCKET).key(KEY).upload_id(&id).part_number(number);
+        let part = client.upload_part().bucket(&bucket).key(&key).upload_id(&id).part_number(number);
         let signed = part.presigned(an_hour()).await.expect("sign");
         let body = bytes.slice(..(range.end - range.start) as usize);
         let request = Request::put(path(signed.uri(), &address)).header("host", &address);

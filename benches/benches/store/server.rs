@@ -63,11 +63,6 @@ impl Server {
     pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
     }
-
-    /// `ADDRESS:PORT`
-    pub(crate) fn address(&self) -> &str {
-        self.endpoint.trim_start_matches("http://")
-    }
 }
 
 impl Drop for Server {

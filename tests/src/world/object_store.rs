@@ -3,26 +3,38 @@
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Binaries, World};
-use crate::s3::{Authority, S3Bucket, S3Options, S3Server, User};
+use super::{Binaries, Bucket, World};
+use crate::outside::OutsideStore;
+use crate::s3::{Authority, S3Options, S3Server, User};
 
-/// The bucket of the pool.
+/// The bucket of the pool, on the tests' own server.
 pub(super) const BUCKET: &str = "vmds";
 /// What all keys of the pool begin with.
 pub(super) const PREFIX: &str = "pool";
 /// The name of the pool.
 pub(super) const POOL: &str = "objects";
 
-/// Who the controller is to the object store.
+/// Who the controller is to the tests' own server.
 const ACCESS_KEY: &str = "AKCONTROLLER";
 /// What nobody but the controller may know.
 const SECRET_KEY: &str = "tHeSecretOfThePool/0123456789+abcdef";
 
+/// An object store that tenants live in.
+#[derive(Debug)]
+pub(super) enum Store {
+    /// A server of this world's own.
+    Own(S3Server),
+    /// A part of one that was there before.
+    Outside(Arc<OutsideStore>),
+}
+
 impl World {
-    /// Starts a controller with a pool in an object store, in which tenants are created from now on.
+    /// Starts a controller with a pool in an object store, in which tenants are created from now on: in the one that the
+    /// environment names (see [`OutsideStore::named`]), or else a server of this world's own.
     #[track_caller]
     pub fn start_on_objects(binaries: Binaries) -> Self {
         Self::start_on_objects_with(binaries, &[], &[])
@@ -31,22 +43,25 @@ impl World {
     /// The same with more arguments for the controller, and more for the pool.
     #[track_caller]
     pub fn start_on_objects_with(binaries: Binaries, arguments: &[&str], pool: &[&str]) -> Self {
+        let store = match OutsideStore::named() {
+            Some(store) => Store::Outside(Arc::new(store)),
+            None => Store::Own(S3Server::start(options())),
+        };
         let mut world = Self::start_with(binaries, arguments);
-        let server = S3Server::start(options());
-        world.add_store(&server, pool);
-        world.objects = Some(server);
+        world.add_store(&store, pool);
+        world.objects = Some(store);
         world
     }
 
-    /// The same, with a disk cache of so many bytes, like `64MiB`.
+    /// The same on a server of this world's own, with a disk cache of so many bytes, like `64MiB`.
     #[track_caller]
     pub fn start_on_cached_objects(binaries: Binaries, bytes: &str) -> Self {
         let mut world = Self::start_with(binaries, &[]);
-        let server = S3Server::start(options());
+        let store = Store::Own(S3Server::start(options()));
         let cache = world.cache_dir();
         let cache = cache.to_str().expect("test paths are text");
-        world.add_store(&server, &["--disk-cache", cache, "--disk-cache-bytes", bytes]);
-        world.objects = Some(server);
+        world.add_store(&store, &["--disk-cache", cache, "--disk-cache-bytes", bytes]);
+        world.objects = Some(store);
         world
     }
 
@@ -55,7 +70,7 @@ impl World {
         self.dir().join("cache")
     }
 
-    /// The same, where the object store speaks TLS.
+    /// The same, where the object store is a server of this world's own and speaks TLS.
     #[track_caller]
     pub fn start_on_objects_over_tls(binaries: Binaries) -> Self {
         let authority = Authority::new();
@@ -63,9 +78,9 @@ impl World {
         let trusted = world.dir().join("trusted.pem");
         fs::write(&trusted, authority.pem()).expect("write a certificate");
         let trusted = trusted.to_str().expect("test paths are text");
-        let server = S3Server::start(options().tls(authority.serve_as("127.0.0.1")));
-        world.add_store(&server, &["--ca-file", trusted]);
-        world.objects = Some(server);
+        let store = Store::Own(S3Server::start(options().tls(authority.serve_as("127.0.0.1"))));
+        world.add_store(&store, &["--ca-file", trusted]);
+        world.objects = Some(store);
         world
     }
 
@@ -74,13 +89,17 @@ impl World {
         self.objects.is_some()
     }
 
-    /// The object store that its tenants live in.
+    /// The tests' own object store that its tenants live in.
     ///
     /// # Panics
-    /// If they live elsewhere.
+    /// If they live elsewhere: this test is not for other stores.
     #[track_caller]
     pub fn objects(&self) -> &S3Server {
-        self.objects.as_ref().expect("this world has no object store")
+        match &self.objects {
+            Some(Store::Own(server)) => server,
+            Some(Store::Outside(_)) => panic!("this test needs an object store of the tests' own"),
+            None => panic!("this world has no object store"),
+        }
     }
 
     /// The bucket that its tenants live in.
@@ -88,11 +107,23 @@ impl World {
     /// # Panics
     /// If they live elsewhere.
     #[track_caller]
-    pub fn bucket(&self) -> S3Bucket {
-        self.objects().bucket(BUCKET)
+    pub fn bucket(&self) -> Bucket {
+        match &self.objects {
+            Some(Store::Outside(store)) => Bucket::Outside(store.clone()),
+            _ => Bucket::Own(self.objects().bucket(BUCKET)),
+        }
     }
 
-    /// The secret half of the controller's credentials.
+    /// How commands name what is below a prefix of the bucket.
+    ///
+    /// # Panics
+    /// If its tenants do not live in one.
+    #[track_caller]
+    pub fn place(&self, prefix: &str) -> String {
+        self.objects.as_ref().expect("this world has no object store").place(prefix)
+    }
+
+    /// The secret half of the controller's credentials for the tests' own server.
     pub fn secret_key(&self) -> &'static str {
         SECRET_KEY
     }
@@ -130,17 +161,51 @@ impl World {
         }
     }
 
-    fn add_store(&self, server: &S3Server, more: &[&str]) {
+    fn add_store(&self, store: &Store, more: &[&str]) {
         let credentials = self.dir().join("credentials");
+        let (access_key, secret_key) = store.keys();
         let text =
-            format!("[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n");
+            format!("[default]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n");
         let options = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&credentials);
         std::io::Write::write_all(&mut options.expect("make the credentials"), text.as_bytes())
             .expect("write the credentials");
-        let (bucket, credentials) = (format!("{BUCKET}/{PREFIX}"), format!("file:{}", credentials.display()));
-        let endpoint = server.endpoint();
+        let (bucket, credentials) = (store.place(PREFIX), format!("file:{}", credentials.display()));
+        let endpoint = store.endpoint();
         let to_bucket = ["pool", "add", POOL, "--s3", &bucket, "--endpoint", &endpoint, "--path-style"];
-        self.ctl(&[&to_bucket[..], &["--credentials", &credentials], more].concat());
+        let as_whom = ["--region", store.region(), "--credentials", &credentials];
+        self.ctl(&[&to_bucket[..], &as_whom, more].concat());
+    }
+}
+
+impl Store {
+    fn endpoint(&self) -> String {
+        match self {
+            Store::Own(server) => server.endpoint(),
+            Store::Outside(store) => store.endpoint().to_owned(),
+        }
+    }
+
+    fn region(&self) -> &str {
+        match self {
+            Store::Own(server) => server.region(),
+            Store::Outside(store) => store.region(),
+        }
+    }
+
+    /// The credentials of the controller: the public half, and the secret one.
+    fn keys(&self) -> (&str, &str) {
+        match self {
+            Store::Own(_) => (ACCESS_KEY, SECRET_KEY),
+            Store::Outside(store) => (store.access_key(), store.secret_key()),
+        }
+    }
+
+    /// What is below a prefix of the bucket, with the bucket's name.
+    fn place(&self, prefix: &str) -> String {
+        match self {
+            Store::Own(_) => format!("{BUCKET}/{prefix}"),
+            Store::Outside(store) => format!("{}/{}{prefix}", store.bucket(), store.prefix()),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_s3::config::http::HttpRequest;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use tokio::runtime::Handle;
@@ -13,7 +14,7 @@ use super::body::{Measured, file_slice, measure, read};
 use super::client::with_time_for;
 use super::error::classify;
 use super::presign::range_header;
-use super::upload::{MARK, no_etag, signed};
+use super::upload::{MARK, if_new, no_etag, signed};
 use super::{S3Error, S3Pool};
 
 /// Smallest part, bytes; the last one may be smaller.
@@ -150,6 +151,7 @@ impl Multipart {
             .copy_source_if_match(etag)
             .customize()
             .config_override(with_time_for(range.end - range.start, settings.patience))
+            .mutate_request(say_empty)
             .send()
             .await
             .map_err(|error| classify(&error))?;
@@ -162,7 +164,7 @@ impl Multipart {
         Ok(Sent { part, sums })
     }
 
-    /// Makes the object of parts, in order; its ETag.
+    /// Makes the object of parts, in order; its ETag, as far as the endpoint tells: Ceph's RGW tells an empty one.
     pub(super) async fn complete(&mut self, parts: Vec<Sent>) -> Result<String, S3Error> {
         let parts = parts.into_iter().map(|sent| sent.part).collect();
         let whole = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
@@ -177,10 +179,15 @@ impl Multipart {
             .set_if_none_match(self.pool.only_if_new())
             .send()
             .await
-            .map_err(|error| classify(&error))?;
+            .map_err(|error| if_new(classify(&error)))?;
         self.over = true;
-        completed.e_tag.ok_or_else(no_etag)
+        Ok(completed.e_tag.unwrap_or_default())
     }
+}
+
+/// Says of a PUT that nothing follows: Ceph's RGW refuses one that says nothing (`MissingContentLength`).
+pub(super) fn say_empty(request: &mut HttpRequest) {
+    request.headers_mut().insert("content-length", "0");
 }
 
 impl Drop for Multipart {

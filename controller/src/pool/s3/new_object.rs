@@ -15,9 +15,10 @@ use tokio::time::timeout;
 
 use super::body::{file_slice, measure};
 use super::client::{time_for, with_time_for};
+use super::download::bare;
 use super::error::classify;
 use super::multipart::{Multipart, PART_MIN, Sent, part_size, parts};
-use super::upload::{MARK, WHOLE_MAX, no_etag, random_hex, signed};
+use super::upload::{MARK, WHOLE_MAX, if_new, no_etag, random_hex, signed};
 use super::{S3Error, S3Pool, Stored};
 
 /// From how many bytes on parts go ahead: what ends before would not have needed them.
@@ -187,11 +188,15 @@ impl NewObject {
                 _ => self.put_parts(size, base, &mut sums).await,
             }
         };
+        let unsure = |error| self.pool.what_came_of(&self.key, size, &self.mark, error);
         let stored = match timeout(time_for(size, self.pool.settings.patience), sent).await {
+            Ok(Ok(etag)) if bare(&etag).is_empty() => {
+                unsure(S3Error::Unavailable("a new object is not there".to_owned())).await?
+            }
             Ok(Ok(etag)) => Stored { etag: self.pool.etag_for_use(&etag), size },
             // The answer may have been lost, or an attempt before this one may have done it.
-            Ok(Err(error)) => self.pool.what_came_of(&self.key, size, &self.mark, error).await?,
-            Err(_) => self.pool.what_came_of(&self.key, size, &self.mark, S3Error::Timeout).await?,
+            Ok(Err(error)) => unsure(error).await?,
+            Err(_) => unsure(S3Error::Timeout).await?,
         };
         Ok(Uploaded { stored, sums })
     }
@@ -210,7 +215,7 @@ impl NewObject {
             .customize()
             .config_override(with_time_for(size, self.pool.settings.patience))
             .disable_payload_signing();
-        let stored = request.send().await.map_err(|error| classify(&error))?;
+        let stored = request.send().await.map_err(|error| if_new(classify(&error)))?;
         stored.e_tag.ok_or_else(no_etag)
     }
 
@@ -237,6 +242,9 @@ impl NewObject {
         let at_once = if base.is_some() { COPIES_AT_ONCE } else { PARTS_AT_ONCE };
         let all: Vec<Sent> = stream::iter(each).buffered(at_once).try_collect().await?;
         *sums = all.iter().flat_map(|sent| &sent.sums).copied().collect();
+        if let Some(base) = base.filter(|base| parts(size).any(|part| base.has(&part))) {
+            self.pool.must_still_be(&base.key, &base.etag).await?;
+        }
         upload.complete(all).await
     }
 

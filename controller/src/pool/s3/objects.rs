@@ -61,6 +61,13 @@ impl S3Pool {
         Ok(Some(Seen { stored: Stored { etag, size }, mark }))
     }
 
+    /// Makes sure that what was copied of an object was of the one that was meant: not every endpoint honours the condition of
+    /// a copy (Ceph's RGW does not), and an object that was imported may change at any time.
+    pub(super) async fn must_still_be(&self, key: &str, etag: &str) -> Result<(), S3Error> {
+        let there = self.head(key).await?.is_some_and(|there| self.is_same_etag(&there.etag, etag));
+        if there { Ok(()) } else { Err(S3Error::Changed) }
+    }
+
     /// Deletes objects; those that are gone now, whether they were there or not.
     ///
     /// # Errors
@@ -70,7 +77,10 @@ impl S3Pool {
         for batch in keys.chunks(DELETE_MAX) {
             match self.delete_batch(batch).await {
                 Ok(stayed) => gone.extend(batch.iter().filter(|key| !stayed.contains(*key)).cloned()),
-                Err(S3Error::Unsupported(_)) => self.delete_each(batch, &mut gone).await?,
+                // Rights to delete objects are not everywhere rights to delete a list of them.
+                Err(S3Error::Unsupported(_) | S3Error::Denied(_)) => {
+                    self.delete_each(batch, &mut gone).await?;
+                }
                 Err(error) => return Err(error),
             }
         }

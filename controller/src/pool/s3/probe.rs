@@ -11,6 +11,7 @@ use hyper::Method;
 
 use super::download::bare;
 use super::error::classify;
+use super::multipart::say_empty;
 use super::presign::signed_get;
 use super::upload::random_hex;
 use super::{Capabilities, Known, S3Error, S3Pool, plain};
@@ -169,7 +170,8 @@ impl S3Pool {
         let begun = self.client.create_multipart_upload().bucket(bucket).key(&to).send().await;
         let Some(id) = begun.ok().and_then(|begun| begun.upload_id) else { return false };
         let part = self.client.upload_part_copy().bucket(bucket).key(&to).upload_id(&id).part_number(1);
-        let copied = part.copy_source(format!("{bucket}/{from}")).send().await;
+        let part = part.copy_source(format!("{bucket}/{from}")).customize().mutate_request(say_empty);
+        let copied = part.send().await;
         // What stays is found by the sweep of stale uploads.
         let _ = self.abort(&to, &id).await;
         copied.is_ok()

@@ -43,7 +43,7 @@ impl S3Pool {
     ) -> Result<Stored, S3Error> {
         let unknown = matches!(
             error,
-            S3Error::Changed
+            S3Error::Exists
                 | S3Error::NotFound
                 | S3Error::Timeout
                 | S3Error::Throttled
@@ -57,13 +57,20 @@ impl S3Pool {
             Ok(Some(there)) if there.mark.as_deref() == Some(mark) && there.stored.size == size => {
                 Ok(there.stored)
             }
-            Ok(Some(_)) if matches!(error, S3Error::Changed) => Err(S3Error::Exists),
             // What was refused because of an object that is gone by now may be tried again.
-            Ok(_) if matches!(error, S3Error::Changed) => {
+            Ok(None) if matches!(error, S3Error::Exists) => {
                 Err(S3Error::Unavailable("the object came and went".to_owned()))
             }
             Ok(_) | Err(_) => Err(error),
         }
+    }
+}
+
+/// Says what an error means of an object that is made on condition that it is new.
+pub(super) fn if_new(error: S3Error) -> S3Error {
+    match error {
+        S3Error::Changed => S3Error::Exists,
+        other => other,
     }
 }
 
