@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::s3::RequestKind;
-use tests::{Random, SmallDisk, World, fds_of, ok, run, wait_until};
+use tests::{Random, SmallDisk, World, fds_of, full, ok, run, wait_until};
 
 use crate::help::{SOON, assert_errno, await_nothing_staged, binaries};
 
@@ -263,6 +263,65 @@ fn no_byte_of_before_is_read_after_a_change() {
     assert!(!cached.exists(), "what is small is not cached");
     drop(held);
     assert_eq!(fs::read(remount(&world, "alice").join("dir/file")).unwrap(), b"in the map");
+    world.ctl(&["check"]);
+}
+
+/// Files that are changed and read on both sides of a share, of which the cache has room for half, while VMDSes die and what
+/// is cached is removed.
+#[test]
+fn random_reads_and_changes_with_little_room_are_those_of_local_files() {
+    let world = World::start_on_cached_objects(binaries(), "16MiB");
+    let (alice, bob) = (world.mounted("alice"), world.mounted("bob"));
+    fs::create_dir(alice.join("dir")).unwrap();
+    let names = ["a", "b", "c", "d"];
+    let mut files: Vec<_> = names
+        .iter()
+        .zip([5, 20, 9, 3])
+        .map(|(name, size)| stored(&world, &alice.join("dir").join(name), size, size as usize * MIB + 77))
+        .collect();
+    world.ctl(&["share", "grant", "alice:/dir", "bob:/dir", "--rw"]);
+    let sides = [alice.join("dir"), bob.join("dir")];
+    let mut random = Random::new(std::env::var("VMDS_TEST_SEED").map_or(9, |seed| seed.parse().unwrap()));
+    for round in 0..if full() { 100 } else { 12 } {
+        let (which, side) = (random.below(4) as usize, random.below(2) as usize);
+        let at = random.below(files[which].len() as u64 - 5000) as usize;
+        let new = random.bytes(5000);
+        let file = OpenOptions::new().write(true).open(sides[side].join(names[which])).unwrap();
+        file.write_all_at(&new, at as u64).unwrap();
+        drop(file);
+        files[which][at..at + 5000].copy_from_slice(&new);
+        thread::scope(|scope| {
+            for reader in 0..6 {
+                let mut random = Random::new(random.below(1 << 40));
+                let (sides, files) = (&sides, &files);
+                scope.spawn(move || {
+                    let which = random.below(4) as usize;
+                    let file = File::open(sides[reader % 2].join(names[which])).unwrap();
+                    for _ in 0..10 {
+                        let at = random.below(files[which].len() as u64) as usize;
+                        let length = (random.below(3 * MIB as u64) as usize).min(files[which].len() - at);
+                        let mut some = vec![0; length];
+                        file.read_exact_at(&mut some, at as u64).unwrap();
+                        assert!(some == files[which][at..at + length], "{round}: {length} at {at} of {which}");
+                    }
+                });
+            }
+            match random.below(3) {
+                0 => world.vmdses()[random.below(2) as usize].signal(Signal::KILL),
+                1 => {
+                    let cached = files_of(&world.cache_dir());
+                    let some = random.below(cached.len().max(1) as u64) as usize;
+                    // It may have gone by itself.
+                    cached.get(some).map(fs::remove_file);
+                }
+                _ => {}
+            }
+        });
+    }
+    for (name, bytes) in names.iter().zip(&files) {
+        assert!(fs::read(sides[1].join(name)).unwrap() == *bytes, "{name}");
+    }
+    assert!(metric(&world, "bytes") <= 16 << 20);
     world.ctl(&["check"]);
 }
 
