@@ -7,7 +7,9 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
+use rustix::fs::Advice;
 use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -17,6 +19,8 @@ use tests::{Random, SmallDisk, World, fds_of, full, ok, run, wait_until};
 use crate::help::{SOON, assert_errno, await_nothing_staged, binaries};
 
 const MIB: usize = 1 << 20;
+/// From then on an address of two seconds is of no use.
+const LEASE_ENDS: Duration = Duration::from_secs(3);
 /// The least that is fetched for the cache at once.
 const CHUNK: u64 = 2 << 20;
 
@@ -302,7 +306,10 @@ fn random_reads_and_changes_with_little_room_are_those_of_local_files() {
                         let length = (random.below(3 * MIB as u64) as usize).min(files[which].len() - at);
                         let mut some = vec![0; length];
                         file.read_exact_at(&mut some, at as u64).unwrap();
-                        assert!(some == files[which][at..at + length], "{round}: {length} at {at} of {which}");
+                        assert!(
+                            some == files[which][at..at + length],
+                            "{round}: {length} at {at} of {which}"
+                        );
                     }
                 });
             }
@@ -430,8 +437,9 @@ fn a_crash_keeps_the_cache_and_what_is_damaged_is_fetched_again() {
 fn a_full_disk_of_the_cache_costs_time_and_no_byte() {
     let disk = SmallDisk::mount(16 << 20);
     let cache = disk.path().join("cache");
-    let more = ["--disk-cache", cache.to_str().unwrap(), "--disk-cache-bytes", "1GiB"];
-    let world = World::start_on_objects_with(binaries(), &[], &more);
+    let cached = ["--disk-cache", cache.to_str().unwrap(), "--disk-cache-bytes", "1GiB"];
+    let more = [&cached[..], &["--lease-seconds", "2"]].concat();
+    let mut world = World::start_on_objects_with(binaries(), &[], &more);
     let dir = world.mounted("a");
     let names = ["a", "b", "c", "d"];
     let bytes: Vec<_> =
@@ -448,6 +456,22 @@ fn a_full_disk_of_the_cache_costs_time_and_no_byte() {
         open.push(file);
     }
     assert!(by_address(&world) > 0, "what had no room");
+    // Whoever has begun with addresses goes on with addresses, also under another controller.
+    let file = &open[3];
+    // Of what was read the kernel has a copy.
+    rustix::fs::fadvise(file, 0, None, Advice::DontNeed).unwrap();
+    let look = |world: &World, at: usize| {
+        let (mut some, before) = ([0; 100], by_address(world));
+        file.read_exact_at(&mut some, at as u64).unwrap();
+        assert_eq!(some, bytes[3][at..at + 100]);
+        assert!(by_address(world) > before);
+    };
+    look(&world, MIB);
+    thread::sleep(LEASE_ENDS);
+    look(&world, 4 * MIB);
+    world.crash_controller();
+    thread::sleep(LEASE_ENDS);
+    look(&world, 7 * MIB);
     drop(open);
     let dir = remount(&world, "a");
     for (name, bytes) in names.iter().zip(&bytes) {
