@@ -7,16 +7,20 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
+use rustix::fs::Advice;
 use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::s3::RequestKind;
-use tests::{Random, SmallDisk, World, fds_of, ok, run, wait_until};
+use tests::{Random, SmallDisk, World, fds_of, full, ok, run, wait_until};
 
 use crate::help::{SOON, assert_errno, await_nothing_staged, binaries};
 
 const MIB: usize = 1 << 20;
+/// From then on an address of two seconds is of no use.
+const LEASE_ENDS: Duration = Duration::from_secs(3);
 /// The least that is fetched for the cache at once.
 const CHUNK: u64 = 2 << 20;
 
@@ -266,6 +270,68 @@ fn no_byte_of_before_is_read_after_a_change() {
     world.ctl(&["check"]);
 }
 
+/// Files that are changed and read on both sides of a share, of which the cache has room for half, while VMDSes die and what
+/// is cached is removed.
+#[test]
+fn random_reads_and_changes_with_little_room_are_those_of_local_files() {
+    let world = World::start_on_cached_objects(binaries(), "16MiB");
+    let (alice, bob) = (world.mounted("alice"), world.mounted("bob"));
+    fs::create_dir(alice.join("dir")).unwrap();
+    let names = ["a", "b", "c", "d"];
+    let mut files: Vec<_> = names
+        .iter()
+        .zip([5, 20, 9, 3])
+        .map(|(name, size)| stored(&world, &alice.join("dir").join(name), size, size as usize * MIB + 77))
+        .collect();
+    world.ctl(&["share", "grant", "alice:/dir", "bob:/dir", "--rw"]);
+    let sides = [alice.join("dir"), bob.join("dir")];
+    let mut random = Random::new(std::env::var("VMDS_TEST_SEED").map_or(9, |seed| seed.parse().unwrap()));
+    for round in 0..if full() { 100 } else { 12 } {
+        let (which, side) = (random.below(4) as usize, random.below(2) as usize);
+        let at = random.below(files[which].len() as u64 - 5000) as usize;
+        let new = random.bytes(5000);
+        let file = OpenOptions::new().write(true).open(sides[side].join(names[which])).unwrap();
+        file.write_all_at(&new, at as u64).unwrap();
+        drop(file);
+        files[which][at..at + 5000].copy_from_slice(&new);
+        thread::scope(|scope| {
+            for reader in 0..6 {
+                let mut random = Random::new(random.below(1 << 40));
+                let (sides, files) = (&sides, &files);
+                scope.spawn(move || {
+                    let which = random.below(4) as usize;
+                    let file = File::open(sides[reader % 2].join(names[which])).unwrap();
+                    for _ in 0..10 {
+                        let at = random.below(files[which].len() as u64) as usize;
+                        let length = (random.below(3 * MIB as u64) as usize).min(files[which].len() - at);
+                        let mut some = vec![0; length];
+                        file.read_exact_at(&mut some, at as u64).unwrap();
+                        assert!(
+                            some == files[which][at..at + length],
+                            "{round}: {length} at {at} of {which}"
+                        );
+                    }
+                });
+            }
+            match random.below(3) {
+                0 => world.vmdses()[random.below(2) as usize].signal(Signal::KILL),
+                1 => {
+                    let cached = files_of(&world.cache_dir());
+                    let some = random.below(cached.len().max(1) as u64) as usize;
+                    // It may have gone by itself.
+                    cached.get(some).map(fs::remove_file);
+                }
+                _ => {}
+            }
+        });
+    }
+    for (name, bytes) in names.iter().zip(&files) {
+        assert!(fs::read(sides[1].join(name)).unwrap() == *bytes, "{name}");
+    }
+    assert!(metric(&world, "bytes") <= 16 << 20);
+    world.ctl(&["check"]);
+}
+
 #[test]
 fn a_revoke_takes_cached_files_from_the_grantee() {
     let world = world();
@@ -371,8 +437,9 @@ fn a_crash_keeps_the_cache_and_what_is_damaged_is_fetched_again() {
 fn a_full_disk_of_the_cache_costs_time_and_no_byte() {
     let disk = SmallDisk::mount(16 << 20);
     let cache = disk.path().join("cache");
-    let more = ["--disk-cache", cache.to_str().unwrap(), "--disk-cache-bytes", "1GiB"];
-    let world = World::start_on_objects_with(binaries(), &[], &more);
+    let cached = ["--disk-cache", cache.to_str().unwrap(), "--disk-cache-bytes", "1GiB"];
+    let more = [&cached[..], &["--lease-seconds", "2"]].concat();
+    let mut world = World::start_on_objects_with(binaries(), &[], &more);
     let dir = world.mounted("a");
     let names = ["a", "b", "c", "d"];
     let bytes: Vec<_> =
@@ -389,6 +456,22 @@ fn a_full_disk_of_the_cache_costs_time_and_no_byte() {
         open.push(file);
     }
     assert!(by_address(&world) > 0, "what had no room");
+    // Whoever has begun with addresses goes on with addresses, also under another controller.
+    let file = &open[3];
+    // Of what was read the kernel has a copy.
+    rustix::fs::fadvise(file, 0, None, Advice::DontNeed).unwrap();
+    let look = |world: &World, at: usize| {
+        let (mut some, before) = ([0; 100], by_address(world));
+        file.read_exact_at(&mut some, at as u64).unwrap();
+        assert_eq!(some, bytes[3][at..at + 100]);
+        assert!(by_address(world) > before);
+    };
+    look(&world, MIB);
+    thread::sleep(LEASE_ENDS);
+    look(&world, 4 * MIB);
+    world.crash_controller();
+    thread::sleep(LEASE_ENDS);
+    look(&world, 7 * MIB);
     drop(open);
     let dir = remount(&world, "a");
     for (name, bytes) in names.iter().zip(&bytes) {
