@@ -41,6 +41,7 @@ impl Rgw {
         let (id, secret) = (store.access_key(), store.secret_key());
         write!(file, "[default]\naws_access_key_id={id}\naws_secret_access_key={secret}\n").unwrap();
         let spec = S3Spec {
+            disk_cache: None,
             bucket: bucket.to_owned(),
             prefix: format!("{}team", store.prefix()),
             endpoint: Some(store.endpoint().to_owned()),
