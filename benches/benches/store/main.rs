@@ -72,24 +72,31 @@ fn add_pool(world: &World, place: &Place) {
     world.ctl(&[&there[..], &as_whom].concat());
 }
 
-/// How long one file takes that is made, written and closed.
-fn write_small(dir: &Path, files: u32) -> Duration {
+/// Makes, writes and closes files.
+fn write_small(dir: &Path, files: u32) {
     let bytes = vec![7; SMALL];
     let write = |number| fs::write(dir.join(format!("f{number}")), &bytes).expect("write a small file");
-    once(|| (0..files).for_each(write)).0 / files
+    (0..files).for_each(write);
+}
+
+/// The same, and waits until all of them would survive a loss of power: changes of a tenant are durable in their order,
+/// so that the last one says it for all. Others have put each file into the store when its `close` has returned.
+fn write_small_durably(dir: &Path, files: u32) {
+    write_small(dir, files);
+    File::open(dir).and_then(|dir| dir.sync_all()).expect("sync a directory");
 }
 
 /// Many small files, here and on other mounts of the same store.
 fn small_files(mount: &Path, place: &Place, (files, ms): (u32, u32), table: &mut Table) {
     let dir = mount.join(format!("small-{ms}"));
     fs::create_dir(&dir).expect("make a directory");
-    let ours = write_small(&dir, files);
+    let ours = once(|| write_small_durably(&dir, files)).0 / files;
     for other in others::OTHERS {
         let Some(mounted) = others::Mounted::start(other, place) else {
             println!("{other} is not installed or does not mount: not measured");
             continue;
         };
-        let theirs = write_small(mounted.dir(), FILES_OF_OTHERS);
+        let theirs = once(|| write_small(mounted.dir(), FILES_OF_OTHERS)).0 / FILES_OF_OTHERS;
         let share = ours.as_secs_f64() / theirs.as_secs_f64();
         println!(
             "small files, the store {ms} ms farther away: {files} here and {FILES_OF_OTHERS} through {other}; a file takes 1/{:.0} of its time (target: 1/20 at most)",
