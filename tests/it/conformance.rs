@@ -113,6 +113,7 @@ const NONE: (&str, &str) = ("0", "0");
 const FSX: &str = r#"
 flen = 262144
 [opsize]
+min = 1
 max = 65536
 [weights]
 close_open = 1
