@@ -3,34 +3,30 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
-use rustix::fs::Advice;
 use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::s3::RequestKind;
-use tests::{Random, SmallDisk, World, fds_of, full, ok, run, wait_until};
+use tests::{Random, World, fds_of, full, ok, run, wait_until};
 
 use crate::help::{SOON, assert_errno, await_nothing_staged, binaries};
 
-const MIB: usize = 1 << 20;
-/// From then on an address of two seconds is of no use.
-const LEASE_ENDS: Duration = Duration::from_secs(3);
+pub(crate) const MIB: usize = 1 << 20;
 /// The least that is fetched for the cache at once.
 const CHUNK: u64 = 2 << 20;
 
 /// A world whose cache has room for all that is read.
-fn world() -> World {
+pub(crate) fn world() -> World {
     World::start_on_cached_objects(binaries(), "256MiB")
 }
 
 /// Writes a file and waits until it is in the store.
-fn stored(world: &World, path: &Path, seed: u64, size: usize) -> Vec<u8> {
+pub(crate) fn stored(world: &World, path: &Path, seed: u64, size: usize) -> Vec<u8> {
     let bytes = Random::new(seed).bytes(size);
     fs::write(path, &bytes).unwrap();
     await_nothing_staged(world);
@@ -39,7 +35,7 @@ fn stored(world: &World, path: &Path, seed: u64, size: usize) -> Vec<u8> {
 
 /// Mounts a tenant anew: the kernel has nothing in memory. Programs that tests beside this one start inherit open files
 /// for a moment.
-fn remount(world: &World, tenant: &str) -> PathBuf {
+pub(crate) fn remount(world: &World, tenant: &str) -> PathBuf {
     let dir = world.mount_point(tenant);
     let umount = || run(&mut world.ctl_command(&["umount", dir.to_str().unwrap()]));
     wait_until("nobody uses the mount", SOON, || umount().status.success());
@@ -47,33 +43,33 @@ fn remount(world: &World, tenant: &str) -> PathBuf {
 }
 
 /// The file of the cache that belongs to a file of the only tenant, or of the first.
-fn in_cache(cache: &Path, file: &Path) -> PathBuf {
+pub(crate) fn in_cache(cache: &Path, file: &Path) -> PathBuf {
     let ino = fs::metadata(file).unwrap().ino();
     cache.join(format!("{:08x}/{:x}/{ino:x}", 1, ino >> 12))
 }
 
-fn files_of(dir: &Path) -> Vec<String> {
+pub(crate) fn files_of(dir: &Path) -> Vec<String> {
     let found = run(Command::new("find").arg(dir).args(["-type", "f"]));
     found.stdout.lines().map(str::to_owned).collect()
 }
 
 /// Bytes of all answers of the store that have some.
-fn fetched(world: &World) -> u64 {
+pub(crate) fn fetched(world: &World) -> u64 {
     let gets = world.objects().requests_of(RequestKind::GetObject).into_iter();
     gets.filter_map(|get| get.range()).map(|range| range.end() - range.start() + 1).sum()
 }
 
-fn gets(world: &World) -> u64 {
+pub(crate) fn gets(world: &World) -> u64 {
     world.objects().count(RequestKind::GetObject)
 }
 
 /// How many of them VMDSes have made, with addresses.
-fn by_address(world: &World) -> usize {
+pub(crate) fn by_address(world: &World) -> usize {
     world.objects().requests_of(RequestKind::GetObject).iter().filter(|get| get.presigned).count()
 }
 
 /// A metric of the pool.
-fn metric(world: &World, name: &str) -> u64 {
+pub(crate) fn metric(world: &World, name: &str) -> u64 {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--fail", "--unix-socket"]).arg(world.run_dir().join("api.sock"));
     let text = ok(curl.arg("http://vmds/metrics"));
@@ -82,7 +78,7 @@ fn metric(world: &World, name: &str) -> u64 {
     value.unwrap_or_else(|| panic!("no {line} in {text}")).parse().unwrap()
 }
 
-fn set_cache(world: &World, cache: Option<(&Path, &str)>) {
+pub(crate) fn set_cache(world: &World, cache: Option<(&Path, &str)>) {
     let mut pool = world.ctl_json(&["pool", "show", "objects"]);
     let spec = pool["spec"]["s3"].as_object_mut().unwrap();
     spec.remove("diskCache");
@@ -381,142 +377,6 @@ fn a_revoke_takes_cached_files_from_the_grantee() {
 }
 
 #[test]
-fn a_crash_keeps_the_cache_and_what_is_damaged_is_fetched_again() {
-    let mut world = world();
-    let dir = world.mounted("a");
-    let names = ["whole", "flipped", "cut", "lost", "bare"];
-    let bytes: Vec<_> =
-        names.iter().zip(0..).map(|(name, seed)| stored(&world, &dir.join(name), seed, 5 * MIB)).collect();
-    let read = |world: &World| {
-        for (name, bytes) in names.iter().zip(&bytes) {
-            assert!(fs::read(world.mount_point("a").join(name)).unwrap() == *bytes, "{name}");
-        }
-    };
-    remount(&world, "a");
-    read(&world);
-    let mut held = File::open(dir.join("whole")).unwrap();
-    world.vmds().signal(Signal::KILL);
-    let mut all = Vec::new();
-    held.read_to_end(&mut all).unwrap();
-    assert!(all == bytes[0]);
-    world.crash_controller();
-    held.read_exact_at(&mut [0; 100], 0).unwrap();
-    drop(held);
-    remount(&world, "a");
-    world.objects().forget_requests();
-    read(&world);
-    assert_eq!(gets(&world), 0, "it is found again");
-
-    let cached = |name: &str| in_cache(&world.cache_dir(), &dir.join(name));
-    let file = OpenOptions::new().read(true).write(true).open(cached("flipped")).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, 3 * MIB as u64).unwrap();
-    file.write_all_at(&[byte[0] ^ 1], 3 * MIB as u64).unwrap();
-    OpenOptions::new().write(true).open(cached("cut")).unwrap().set_len(4 * MIB as u64).unwrap();
-    fs::remove_file(cached("lost")).unwrap();
-    // What somebody puts there is not taken for anything.
-    fs::remove_file(cached("bare")).unwrap();
-    fs::write(cached("bare"), vec![0; 5 * MIB]).unwrap();
-    remount(&world, "a");
-    world.objects().forget_requests();
-    read(&world);
-    // What was read of a file before its damage was met need not be fetched.
-    let fetched = fetched(&world) / MIB as u64;
-    assert!((16..=20).contains(&fetched), "all four, and no more: {fetched} MiB");
-    assert_eq!(metric(&world, "damaged_total"), 1);
-    remount(&world, "a");
-    read(&world);
-    world.restart_controller();
-    world.objects().forget_requests();
-    read(&world);
-    assert_eq!(gets(&world), 0);
-    world.ctl(&["check"]);
-}
-
-#[test]
-fn a_full_disk_of_the_cache_costs_time_and_no_byte() {
-    let disk = SmallDisk::mount(16 << 20);
-    let cache = disk.path().join("cache");
-    let cached = ["--disk-cache", cache.to_str().unwrap(), "--disk-cache-bytes", "1GiB"];
-    let more = [&cached[..], &["--lease-seconds", "2"]].concat();
-    let mut world = World::start_on_objects_with(binaries(), &[], &more);
-    let dir = world.mounted("a");
-    let names = ["a", "b", "c", "d"];
-    let bytes: Vec<_> =
-        names.iter().zip(0..).map(|(name, seed)| stored(&world, &dir.join(name), seed, 9 * MIB)).collect();
-    let dir = remount(&world, "a");
-    world.objects().forget_requests();
-    // All are open: nothing can go.
-    let mut open = Vec::new();
-    for (name, bytes) in names.iter().zip(&bytes) {
-        let mut file = File::open(dir.join(name)).unwrap();
-        let mut read = Vec::new();
-        file.read_to_end(&mut read).unwrap();
-        assert!(read == *bytes, "{name}");
-        open.push(file);
-    }
-    assert!(by_address(&world) > 0, "what had no room");
-    // Whoever has begun with addresses goes on with addresses, also under another controller.
-    let file = &open[3];
-    // Of what was read the kernel has a copy.
-    rustix::fs::fadvise(file, 0, None, Advice::DontNeed).unwrap();
-    let look = |world: &World, at: usize| {
-        let (mut some, before) = ([0; 100], by_address(world));
-        file.read_exact_at(&mut some, at as u64).unwrap();
-        assert_eq!(some, bytes[3][at..at + 100]);
-        assert!(by_address(world) > before);
-    };
-    look(&world, MIB);
-    thread::sleep(LEASE_ENDS);
-    look(&world, 4 * MIB);
-    world.crash_controller();
-    thread::sleep(LEASE_ENDS);
-    look(&world, 7 * MIB);
-    drop(open);
-    let dir = remount(&world, "a");
-    for (name, bytes) in names.iter().zip(&bytes) {
-        assert!(fs::read(dir.join(name)).unwrap() == *bytes, "{name}");
-    }
-    assert!(metric(&world, "evictions_total") > 0, "what nobody has open goes");
-    fs::write(dir.join("new"), &bytes[0]).unwrap();
-    assert!(fs::read(dir.join("new")).unwrap() == bytes[0]);
-    world.ctl(&["check"]);
-    drop(world);
-}
-
-#[test]
-fn a_directory_of_the_cache_that_is_lost_keeps_nobody_from_reading() {
-    let mut world = world();
-    let dir = world.mounted("a");
-    let bytes = stored(&world, &dir.join("file"), 8, 9 * MIB);
-    let dir = remount(&world, "a");
-    let file = File::open(dir.join("file")).unwrap();
-    let mut some = [0; 100];
-    let mut look = |file: &File, at: usize| {
-        file.read_exact_at(&mut some, at as u64).unwrap();
-        assert_eq!(some, bytes[at..at + 100]);
-    };
-    look(&file, 3 * MIB);
-    fs::remove_dir_all(world.cache_dir()).unwrap();
-    look(&file, 7 * MIB);
-    drop(file);
-    let dir = remount(&world, "a");
-    assert!(fs::read(dir.join("file")).unwrap() == bytes && by_address(&world) > 0);
-
-    // Nor at a start.
-    fs::create_dir(world.cache_dir()).unwrap();
-    world.restart_controller();
-    assert!(fs::read(dir.join("file")).unwrap() == bytes);
-    fs::write(dir.join("new"), &bytes).unwrap();
-    let why = || world.ctl(&["pool", "show", "objects"]);
-    wait_until("it is told", SOON, || why().contains("open to others (mode 0755); make it 0700"));
-    fs::set_permissions(world.cache_dir(), fs::Permissions::from_mode(0o700)).unwrap();
-    world.restart_controller();
-    assert!(fs::read(dir.join("file")).unwrap() == bytes);
-    assert!(in_cache(&world.cache_dir(), &dir.join("file")).exists());
-}
-
-#[test]
 fn objects_that_were_there_before_are_pinned_in_the_cache_too() {
     let mut world = world();
     let (seen, other) = (Random::new(1).bytes(5 * MIB), Random::new(2).bytes(5 * MIB));
@@ -538,78 +398,4 @@ fn objects_that_were_there_before_are_pinned_in_the_cache_too() {
     file.read_exact_at(&mut some, 3 * MIB as u64).unwrap();
     assert_eq!((some.as_slice(), gets(&world)), (&seen[3 * MIB..3 * MIB + 100], 0), "what was read before");
     assert_errno(file.read_exact_at(&mut some, 100), Errno::STALE);
-}
-
-#[test]
-fn what_nobody_needs_any_more_leaves_the_cache() {
-    let world = world();
-    let dir = world.mounted("a");
-    for name in ["removed", "replaced", "kept"] {
-        stored(&world, &dir.join(name), 3, 100_000);
-    }
-    let cache = world.cache_dir();
-    let dir = remount(&world, "a");
-    let read_all = |dir: &Path| ["removed", "replaced", "kept"].map(|name| fs::read(dir.join(name)).is_ok());
-    assert_eq!((read_all(&dir), files_of(&cache).len()), ([true; 3], 3));
-    fs::remove_file(dir.join("removed")).unwrap();
-    fs::rename(dir.join("kept"), dir.join("replaced")).unwrap();
-    wait_until("the files that are gone are gone from the cache", SOON, || files_of(&cache).len() == 1);
-    let objects = || world.ctl_json(&["pool", "show", "objects"])["status"]["diskCache"].clone();
-    assert_eq!(objects()["bytesMax"], 256 << 20);
-
-    // What has come without the controller: a file that says nothing of itself, one of no inode, and one that is none.
-    let kept = in_cache(&cache, &dir.join("replaced"));
-    fs::write(kept.with_file_name("ffe"), "nothing").unwrap();
-    ok(Command::new("cp").arg("--preserve=all").arg(&kept).arg(kept.with_file_name("fff")));
-    fs::write(cache.join("readme"), "not of the cache").unwrap();
-    set_cache(&world, Some((&cache, "128MiB")));
-    wait_until("the cache has another size", SOON, || objects()["bytesMax"] == 128 << 20);
-    wait_until("what says nothing is removed", SOON, || files_of(&cache).len() == 3);
-    world.ctl(&["pool", "check", "objects"]);
-    assert!(kept.exists() && files_of(&cache).len() == 2);
-
-    let elsewhere = world.dir().join("elsewhere");
-    set_cache(&world, Some((&elsewhere, "128MiB")));
-    wait_until("it is somewhere else", SOON, || files_of(&cache) == [cache.join("readme").to_str().unwrap()]);
-    let dir = remount(&world, "a");
-    assert!(fs::read(dir.join("replaced")).is_ok() && files_of(&elsewhere).len() == 1);
-    set_cache(&world, None);
-    wait_until("there is none", SOON, || files_of(&elsewhere).is_empty() && objects().is_null());
-    let dir = remount(&world, "a");
-    world.objects().forget_requests();
-    assert!(fs::read(dir.join("replaced")).is_ok() && by_address(&world) > 0);
-
-    set_cache(&world, Some((&elsewhere, "128MiB")));
-    wait_until("there is one again", SOON, || !objects().is_null());
-    let dir = remount(&world, "a");
-    assert!(fs::read(dir.join("replaced")).is_ok() && files_of(&elsewhere).len() == 1);
-    world.ctl(&["umount", dir.to_str().unwrap()]);
-    world.ctl(&["tenant", "delete", "a", "--purge"]);
-    assert!(files_of(&elsewhere).is_empty());
-    world.ctl(&["pool", "remove", "objects"]);
-}
-
-#[test]
-fn a_directory_that_cannot_be_a_cache_is_refused_in_a_sentence() {
-    let world = World::start_on_objects(binaries());
-    let (dir, staging) = (world.dir(), world.dir().join("stage"));
-    let credentials = format!("file:{}", world.dir().join("credentials").display());
-    let endpoint = world.objects().endpoint();
-    let refused = |cache: &Path, size: &str| {
-        let pool = ["pool", "add", "second", "--s3", "vmds/second", "--path-style", "--endpoint", &endpoint];
-        let more = ["--credentials", &credentials, "--staging", staging.to_str().unwrap()];
-        let cache = ["--disk-cache", cache.to_str().unwrap(), "--disk-cache-bytes", size];
-        let told = world.ctl_refuses(&[&pool[..], &more, &cache].concat());
-        run(&mut world.ctl_command(&["pool", "remove", "second"]));
-        told
-    };
-    let said = |told: String, part: &str| assert!(told.contains(part), "{part} is not in {told}");
-    fs::create_dir(dir.join("open")).unwrap();
-    said(refused(&dir.join("open"), "1GiB"), "is open to others (mode 0755); make it 0700");
-    fs::write(dir.join("file"), "").unwrap();
-    said(refused(&dir.join("file"), "1GiB"), "cannot be made");
-    said(refused(&staging.join("cache"), "1GiB"), "give another directory");
-    said(refused(&world.backing_dir(), "1GiB"), "two pools need two directories");
-    said(refused(Path::new("/proc/1"), "1GiB"), "disk cache directory");
-    said(refused(&dir.join("cache"), "1MiB"), "a disk cache has at least 16MiB");
 }

@@ -10,6 +10,7 @@ mod crash_both;
 mod crash_controller;
 mod crash_vmds;
 mod disk_cache;
+mod disk_cache_lost;
 mod documents;
 mod durability;
 mod files;
