@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tests::s3::RequestKind;
 use tests::{Random, World, wait_until};
@@ -110,6 +111,45 @@ fn what_is_closed_after_a_kill_of_the_vmds_leaves_the_staging_directory() {
     assert!(fs::read(&path).unwrap() == expected);
     idle.end();
     await_nothing_staged(&world);
+    world.ctl(&["check"]);
+}
+
+#[test]
+fn who_writes_on_after_a_kill_of_the_vmds_loses_nothing_while_others_close() {
+    /// Writers, each with a part of the file, and handles that are closed meanwhile.
+    const WRITERS: usize = 3;
+    const CLOSED: usize = 12;
+    let world = world();
+    let path = world.mounted("a").join("file");
+    let mut expected = Random::new(26).bytes(SIZE);
+    fs::write(&path, &expected).unwrap();
+    let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let closed: Vec<File> = (0..CLOSED).map(|_| open()).collect();
+    let writers: Vec<File> = (0..WRITERS).map(|_| open()).collect();
+    world.vmds().kill();
+    let all_closed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for (number, (file, part)) in writers.iter().zip(expected.chunks_mut(SIZE / WRITERS)).enumerate() {
+            let (all_closed, begin) = (&all_closed, number * (SIZE / WRITERS));
+            scope.spawn(move || {
+                let mut random = Random::new(number as u64);
+                while !all_closed.load(Ordering::Relaxed) {
+                    let at = random.below(part.len() as u64 - 5_000) as usize;
+                    let bytes = random.bytes(5_000);
+                    file.write_all_at(&bytes, (begin + at) as u64).unwrap();
+                    part[at..at + bytes.len()].copy_from_slice(&bytes);
+                }
+            });
+        }
+        closed.into_iter().for_each(drop);
+        all_closed.store(true, Ordering::Relaxed);
+    });
+    assert!(read_at(&writers[0], SIZE) == expected, "while it is open");
+    drop(writers);
+    await_nothing_staged(&world);
+    // The kernel may have kept what was written.
+    fs::write("/proc/sys/vm/drop_caches", "1").unwrap();
+    assert!(fs::read(&path).unwrap() == expected);
     world.ctl(&["check"]);
 }
 

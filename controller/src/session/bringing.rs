@@ -15,7 +15,7 @@ use address_map::record::{Inode, Layout, StoredObject};
 use rustix::fs::MemfdFlags;
 
 use super::partial::Partial;
-use super::staging::{Ahead, Pace, Progress, look_at};
+use super::staging::{Ahead, Pace, Progress, await_changes, look_at};
 use super::written::{Written, read_all, write_all};
 use super::{DataPlane, io_refusal};
 use crate::pool::s3::{Base, S3Error, WHOLE_MAX, parts};
@@ -80,6 +80,7 @@ impl DataPlane {
             };
             // Bytes may have been fetched to it just now.
             let (mut facts, stamp) = look_at(&file)?;
+            await_changes(&file)?;
             let Some(contents) = self.contents_of(written, file, facts.size, base, progress, pace)? else {
                 return Ok(None);
             };

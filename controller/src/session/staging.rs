@@ -21,6 +21,7 @@ use address_map::record::ObjectRef;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rustix::fs::Stat;
+use rustix::io::Errno;
 
 use super::io_refusal;
 use crate::lease::File;
@@ -107,6 +108,16 @@ impl Staging {
     }
 }
 
+/// Waits for the changes of a file that have begun: the kernel stamps one before it has taken all of its bytes. From then
+/// on everything can be read that a [`Stamp`] from before tells of.
+pub(super) fn await_changes(file: impl AsFd) -> Result<()> {
+    // Takes the lock under which files are written. No file has it, and nothing is changed.
+    match rustix::fs::fremovexattr(file, "trusted.vmds.none") {
+        Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
+        Err(error) => Err(io_refusal(error.into())),
+    }
+}
+
 /// What a backing file says about itself now.
 pub(super) fn look_at(file: impl AsFd) -> Result<(BackingFacts, Stamp)> {
     let stat = rustix::fs::fstat(file).map_err(|error| io_refusal(error.into()))?;
@@ -116,4 +127,24 @@ pub(super) fn look_at(file: impl AsFd) -> Result<(BackingFacts, Stamp)> {
         mtime: Timestamp::new(stat.st_mtime, stat.st_mtime_nsec as u32),
     };
     Ok((facts, Stamp::of(&stat)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn every_change_is_another_stamp_and_waiting_for_changes_is_none() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(b"1", 0).unwrap();
+        for _ in 0..100 {
+            let before = look_at(&file).unwrap().1;
+            await_changes(&file).unwrap();
+            assert_eq!(look_at(&file).unwrap().1, before);
+            file.write_all_at(b"2", 0).unwrap();
+            assert_ne!(look_at(&file).unwrap().1, before);
+        }
+    }
 }
