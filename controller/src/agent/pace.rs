@@ -4,28 +4,34 @@
 //! The system keeps this for each thread, and gives it on to threads and processes that one starts.
 
 use std::fs;
+use std::sync::OnceLock;
 
-use rustix::process::{Pid, setpriority_process};
+use rustix::process::{Pid, getpriority_process, setpriority_process};
 
-/// The niceness of those who start a VMDS, and of a VMDS that does not serve yet.
-const HURRIED: i32 = -10;
-const USUAL: i32 = 0;
+/// By how much those who start a VMDS, and a VMDS that does not serve yet, are less nice than others.
+const HURRY: i32 = 10;
+/// The niceness of this process, as it was started.
+static USUAL: OnceLock<i32> = OnceLock::new();
+
+fn usual() -> i32 {
+    *USUAL.get_or_init(|| getpriority_process(None).unwrap_or_default())
+}
 
 /// This thread, and what it starts, comes ahead of others from now on.
 pub(super) fn hurry() {
-    set(None, HURRIED);
+    set(None, usual() - HURRY);
 }
 
 /// This thread is like all others from now on.
 pub(super) fn slow_down() {
-    set(None, USUAL);
+    set(None, usual());
 }
 
 /// A process that was started by somebody in a hurry is like all others from now on.
 pub(super) fn slow_down_process(pid: u32) {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return };
     let numbers = threads.filter_map(|thread| thread.ok()?.file_name().to_str()?.parse().ok());
-    numbers.filter_map(Pid::from_raw).for_each(|thread| set(Some(thread), USUAL));
+    numbers.filter_map(Pid::from_raw).for_each(|thread| set(Some(thread), usual()));
 }
 
 fn set(thread: Option<Pid>, niceness: i32) {
@@ -37,7 +43,7 @@ fn set(thread: Option<Pid>, niceness: i32) {
 
 #[cfg(test)]
 mod tests {
-    use rustix::process::{getpriority_process, getuid};
+    use rustix::process::getuid;
 
     use super::*;
 
@@ -58,6 +64,7 @@ mod tests {
             child.wait().unwrap();
             (hurried, slowed, getpriority_process(None).unwrap())
         });
-        assert_eq!(started.join().unwrap(), (HURRIED, USUAL, USUAL));
+        let usual = usual();
+        assert_eq!(started.join().unwrap(), ((usual - HURRY).max(-20), usual, usual));
     }
 }

@@ -20,6 +20,8 @@ pub struct PosixPool {
     deadline: Deadline,
     /// Of trees, which takes long without anything being wrong.
     removals: Deadline,
+    /// Of syncs, for the same reason.
+    syncs: Deadline,
     local: bool,
     passthrough: bool,
 }
@@ -34,9 +36,9 @@ impl PosixPool {
             let local = is_local(directory.root())?;
             Ok((Arc::new(directory), local))
         })?;
-        let removals = Deadline::new(remote.patience);
+        let (removals, syncs) = (Deadline::new(remote.patience), Deadline::new(remote.patience));
         let passthrough = local || remote.passthrough;
-        Ok(Self { path, host, directory, deadline, removals, local, passthrough })
+        Ok(Self { path, host, directory, deadline, removals, syncs, local, passthrough })
     }
 
     /// Where it is.
@@ -68,6 +70,24 @@ impl PosixPool {
     /// Makes the name of a backing file survive a power loss (its bytes are the writer's business).
     pub fn sync_name(&self, key: &str) -> io::Result<()> {
         self.call(key, Directory::sync_name)
+    }
+
+    /// Makes the bytes of a backing file survive a power loss, and unless `data_only` its attributes; `false`: there is no
+    /// such file.
+    pub fn sync_bytes(&self, key: &str, data_only: bool) -> io::Result<bool> {
+        let file = match self.open_object(key, false, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened?,
+        };
+        let sync = move || {
+            if data_only {
+                rustix::fs::fdatasync(&file)?
+            } else {
+                rustix::fs::fsync(&file)?
+            };
+            Ok(true)
+        };
+        if self.local { sync() } else { self.syncs.call(sync) }
     }
 
     /// What a backing file says about itself; `None` if it was never made.

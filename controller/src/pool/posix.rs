@@ -6,10 +6,11 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use address_map::attr::Timestamp;
 use address_map::namespace::object::BackingFacts;
-use dashmap::DashSet;
+use dashmap::DashMap;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -33,7 +34,9 @@ pub struct Space {
 pub(super) struct Directory {
     root: OwnedFd,
     /// Directories that got a new name since they were last made durable.
-    unsynced: DashSet<PathBuf>,
+    unsynced: DashMap<PathBuf, u64>,
+    /// How often a directory got one.
+    named: AtomicU64,
 }
 
 impl Directory {
@@ -43,7 +46,7 @@ impl Directory {
         let probe = format!(".vmds-probe-{}", std::process::id());
         fs::openat(&root, &probe, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, PRIVATE_FILE)?;
         fs::unlinkat(&root, &probe, AtFlags::empty())?;
-        Ok(Self { root, unsynced: DashSet::new() })
+        Ok(Self { root, unsynced: DashMap::new(), named: AtomicU64::new(0) })
     }
 
     /// The directory itself.
@@ -76,14 +79,18 @@ impl Directory {
             }
             other => other?,
         };
-        self.unsynced.insert(parent.to_owned());
+        self.has_new_name(parent);
         Ok(file)
+    }
+
+    fn has_new_name(&self, directory: &Path) {
+        self.unsynced.insert(directory.to_owned(), self.named.fetch_add(1, Ordering::Relaxed));
     }
 
     fn create_directories(&self, path: &Path) -> io::Result<()> {
         let mut at = PathBuf::new();
         for part in path {
-            self.unsynced.insert(at.clone());
+            self.has_new_name(&at);
             at.push(part);
             match fs::mkdirat(&self.root, &at, PRIVATE_DIRECTORY) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -97,7 +104,8 @@ impl Directory {
     pub(super) fn sync_name(&self, key: &str) -> io::Result<()> {
         let mut at = Path::new(key).parent();
         while let Some(directory) = at {
-            if self.unsynced.remove(directory).is_some() {
+            // It stays noted until it has been synced: who comes meanwhile does the same once more.
+            if let Some(name) = self.unsynced.get(directory).map(|name| *name) {
                 let path = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
                 let fd = fs::openat(
                     &self.root,
@@ -105,9 +113,8 @@ impl Directory {
                     OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
                     Mode::empty(),
                 )?;
-                fs::fsync(fd).inspect_err(|_| {
-                    self.unsynced.insert(directory.to_owned());
-                })?;
+                fs::fsync(fd)?;
+                self.unsynced.remove_if(directory, |_, newest| *newest == name);
             }
             at = directory.parent();
         }
@@ -142,7 +149,9 @@ impl Directory {
 
     /// Gives a backing file another key in the same directory; what had it is gone.
     pub(super) fn rename_object(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(fs::renameat(&self.root, from, &self.root, to)?)
+        fs::renameat(&self.root, from, &self.root, to)?;
+        self.has_new_name(Path::new(to).parent().unwrap_or(Path::new("")));
+        Ok(())
     }
 
     /// The keys of at most `most` backing files, in no order.

@@ -7,13 +7,14 @@
 //! for still is the one that serves: what comes too late must not cut off what was written since.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use address_map::attr::AttrChange;
 use address_map::error::{Refusal, Result};
 use address_map::ids::NodeId;
 use address_map::namespace::lookup;
 use address_map::namespace::replay::Origin;
-use address_map::wire::{Call, FrameSocket};
+use address_map::wire::{Answer, Call};
 
 use super::elsewhere::in_turn;
 use super::serve::{Asked, Outcome};
@@ -23,6 +24,9 @@ use crate::lease::File;
 
 /// Bytes that a file can lose within a request that others wait behind.
 const QUICK_MAX: u64 = 8 << 20;
+/// A request that has waited this long is not carried out any more: soon the VMDS will have given it up, and the program
+/// will have gone on.
+const WAITED_MAX: Duration = Duration::from_secs(40);
 
 impl DataPlane {
     /// Answers a call that changes the size of a file of a posix pool. Any other is left to the caller, and `asked`
@@ -45,23 +49,31 @@ impl DataPlane {
             }
         };
         if !large {
-            let done = self.staging.alone(file, Pace::Quick, |_| self.answer(session, call.clone(), origin));
-            if let Some(outcome) = done {
-                self.reply(session, asked, outcome);
-                return None;
+            let cut = |_: &mut _| self.cut(session, &asked, call.clone(), origin);
+            match self.staging.alone(file, Pace::Quick, cut) {
+                Some(Some(outcome)) => {
+                    self.reply(session, asked, outcome);
+                    return None;
+                }
+                Some(None) => return None,
+                None => {}
             }
         }
-        let Some(workers) = self.workers.handle() else {
+        let Some(workers) = self.disk_workers.handle() else {
             self.reply(session, asked, Err(Refusal::Io.into()));
             return None;
         };
         let (plane, asking, call) = (self.clone(), session.clone(), call.clone());
         let work = move || {
-            let cut = |_: &mut _| plane.cut(&asking, &asked.link, call, origin);
+            if !asking.speaks_on(&asked.link) {
+                return;
+            }
+            let cut = |_: &mut _| plane.cut(&asking, &asked, call, origin);
             match plane.staging.alone(file, Pace::Slow, cut) {
                 Some(Some(outcome)) => plane.reply(&asking, asked, outcome),
                 Some(None) => {}
-                None => plane.reply(&asking, asked, Err(Refusal::Io.into())),
+                // Somebody else is at it, and that takes long. Who asks again hears what came of it.
+                None => plane.reply(&asking, asked, Ok(Outcome::unchanged(Answer::Pending))),
             }
         };
         in_turn(workers, &session.cuts, work);
@@ -86,11 +98,11 @@ impl DataPlane {
     pub(super) fn cut(
         &self,
         session: &Session,
-        link: &Arc<FrameSocket>,
+        asked: &Asked,
         call: Call,
         origin: Option<Origin>,
     ) -> Option<Result<Outcome>> {
-        if !session.speaks_on(link) {
+        if !session.speaks_on(&asked.link) || asked.since.elapsed() > WAITED_MAX {
             return None;
         }
         let before = origin.map(|origin| self.answer_again(session, &call, origin.unique)).transpose();

@@ -69,6 +69,7 @@ use inbox::Inbox;
 pub use recovery::Recovery;
 use settle::Unsettled;
 use staging::Staging;
+use sync::LostErrors;
 
 /// A session, within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -173,6 +174,9 @@ pub struct DataPlane {
     staging: Staging,
     listings: Listings,
     workers: Workers,
+    /// Threads that wait for a disk of this machine, apart from those that wait for a network.
+    disk_workers: Workers,
+    lost_errors: LostErrors,
     /// Turns for bringing to disk caches what nobody has asked for yet.
     ahead: Arc<Semaphore>,
     pub(crate) forgeries: Forgeries,
@@ -219,6 +223,8 @@ impl DataPlane {
             staging: Staging::default(),
             listings: Listings::default(),
             workers: Workers::default(),
+            disk_workers: Workers::default(),
+            lost_errors: LostErrors::default(),
             ahead: Arc::new(Semaphore::new(cached::AHEAD_AT_ONCE)),
             forgeries: Forgeries::default(),
             sweeper,

@@ -3,7 +3,7 @@
 use std::iter;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use address_map::error::{MapError, Refusal, Result};
 use address_map::ids::{NodeId, Slot, TenantId};
@@ -69,10 +69,12 @@ pub enum ServeError {
 pub(super) struct Asked {
     /// Where it came from: a successor of the VMDS knows nothing of the question.
     pub(super) link: Arc<FrameSocket>,
-    id: u64,
+    /// When it was asked.
+    pub(super) since: Instant,
+    pub(super) id: u64,
     /// The nodes it names.
-    named: (NodeId, Option<NodeId>),
-    unanswered: Unanswered,
+    pub(super) named: (NodeId, Option<NodeId>),
+    pub(super) unanswered: Unanswered,
 }
 
 /// What a request leads to.
@@ -240,7 +242,13 @@ impl DataPlane {
     ) -> Result<(), ServeError> {
         let in_flight = InFlight::default();
         let one_more = || in_flight.one_more(REPLIES_WITHIN).ok_or(ServeError::TooMany);
-        let asked = |id, named, unanswered| Asked { link: socket.clone(), id, named, unanswered };
+        let asked = |id, named, unanswered| Asked {
+            link: socket.clone(),
+            since: Instant::now(),
+            id,
+            named,
+            unanswered,
+        };
         while let Some(message) = inbox.next()? {
             match message {
                 ToController::Held { node, write, backing } => self.held(session, node, write, backing),
@@ -375,7 +383,7 @@ impl DataPlane {
 
     /// Replies; a change that others may have copies of is acknowledged when those are gone.
     pub(super) fn reply(&self, session: &Arc<Session>, asked: Asked, outcome: Result<Outcome>) {
-        let Asked { link, id, named: (node, other), unanswered } = asked;
+        let Asked { link, since: _, id, named: (node, other), unanswered } = asked;
         match outcome {
             Err(error) => {
                 log_failure(session, &error);

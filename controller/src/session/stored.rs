@@ -70,7 +70,10 @@ impl DataPlane {
         origin: Option<Origin>,
     ) {
         let (plane, session) = (self.clone(), session.clone());
-        let under_way = UnderWay::begin(&session);
+        // What only looks may be asked again at once: a successor of the VMDS does not wait for it.
+        let looks =
+            matches!(call, Call::Fill { write: false, .. } | Call::Connect { .. } | Call::Sums { .. });
+        let under_way = (!looks).then(|| UnderWay::begin(&session));
         let (worker, asking) = (plane.clone(), session.clone());
         let mut work = Box::pin(async move {
             // Readers that wait for a slow store are not to take all threads.
@@ -221,6 +224,10 @@ impl DataPlane {
                     addressed(Source::Inline(bytes))
                 }
                 Layout::Stored(stored) => {
+                    // Another file may have to go for it, and a large one takes long.
+                    if written.store.cache.is_some() && fill && pace == Pace::Quick {
+                        return Ok(None);
+                    }
                     match self.lease_cached(session, scope, written, (inode, stored), fill)? {
                         Some(leased) => Ok(Some(leased)),
                         None => addressed(Source::Address(self.address_of(session, scope, written, stored)?)),

@@ -4,7 +4,7 @@ mod filling;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use address_map::attr::{AttrChange, Caller, NewMode};
 use address_map::clock::SystemClock;
@@ -20,7 +20,8 @@ use address_map::wire::{
     SessionOptions, Stale, ToController, ToVmds,
 };
 
-use super::inflight::UNANSWERED_MAX;
+use super::inflight::{InFlight, UNANSWERED_MAX};
+use super::serve::Asked;
 use super::{DataPlane, MountControl, Replaced, Session};
 use crate::audit::Audit;
 use crate::map_service::PlaneServices;
@@ -508,10 +509,20 @@ fn a_cut_for_a_vmds_that_serves_no_more_is_not_made() {
     let world = World::new();
     let alice = world.connect(ALICE);
     let file = alice.make(NodeId::ROOT, "file", Make::File).unwrap();
+    let asked = |link, since| Asked {
+        link,
+        since,
+        id: 1,
+        named: (file, None),
+        unanswered: InFlight::default().one_more(Duration::ZERO).unwrap(),
+    };
+    let try_to_cut = |asked: &Asked| world.plane.cut(&alice.session, asked, cut(file), None);
     let (before, _) = FrameSocket::pair().unwrap();
-    assert!(world.plane.cut(&alice.session, &Arc::new(before), cut(file), None).is_none());
-    let now = alice.session.link.lock().clone().unwrap();
-    assert!(world.plane.cut(&alice.session, &now, cut(file), None).unwrap().is_ok());
+    assert!(try_to_cut(&asked(Arc::new(before), Instant::now())).is_none());
+    let link = alice.session.link.lock().clone().unwrap();
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(50)).unwrap();
+    assert!(try_to_cut(&asked(link.clone(), long_ago)).is_none(), "the VMDS has given it up");
+    assert!(try_to_cut(&asked(link, Instant::now())).unwrap().is_ok());
 }
 
 #[test]
