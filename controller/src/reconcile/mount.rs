@@ -207,10 +207,11 @@ pub async fn watch_mounts(agent: Arc<dyn MountService>, queues: Arc<Queues>, cac
     }
 }
 
-/// Mounts that are said to serve and are not there: they may have come and gone between two looks.
+/// Mounts that are said to be there and are not: they may have come and gone between two looks, and have had no VMDS when
+/// they were looked at in between.
 fn lost(cache: &Cache, seen: &HashMap<PathBuf, MountObserved>) -> Vec<PathBuf> {
-    let serving = cache.list(Kind::Mount).into_iter().filter(|mount| mount.status["serving"] == true);
-    let dirs = serving.filter_map(|mount| mount.spec["dir"].as_str().map(PathBuf::from));
+    let mounted = cache.list(Kind::Mount).into_iter().filter(|mount| mount.status["pid"].is_number());
+    let dirs = mounted.filter_map(|mount| mount.spec["dir"].as_str().map(PathBuf::from));
     dirs.filter(|dir| !seen.contains_key(dir)).collect()
 }
 
