@@ -14,10 +14,12 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use address_map::wire::{AtDoor, FrameSocket};
 use attacks::{ATTACKS, End, REAL};
 use fixture::{Fixture, READY, TASK, UID, describe};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 /// Exit code of an attack that got through.
 const GOT_THROUGH: u8 = 42;
@@ -129,6 +131,8 @@ fn outside_they_would_succeed() {
 fn work_goes_on() {
     let fixture = Fixture::new();
     let child = fixture.start(WORK);
+    // A child that was ended says nothing, and this process has the other end open, too.
+    set_socket_timeout(&fixture.socket, Timeout::Recv, Some(Duration::from_secs(60))).unwrap();
     let socket = FrameSocket::from(fixture.socket.try_clone().unwrap());
     let (message, _) = socket.receive::<AtDoor>(&mut Vec::new()).unwrap().unwrap();
     assert_eq!(message, AtDoor::Controller);
